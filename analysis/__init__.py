@@ -1,0 +1,1 @@
+"""analysis: run directories or anybody's CSV in, laws, predictions and figures out."""

@@ -1,0 +1,1 @@
+"""scaling: declare, train, fit and predict ladders of language models."""

@@ -1,0 +1,325 @@
+"""What a run is: frozen dataclasses, the size dial, units and validation.  Imports no jax, so planning is instant.
+
+A config lives in two forms.  At the edge (files, command line) it is an ``ml_collections.ConfigDict`` whose fields may be
+left empty (``None``: "by rule").  Inside it is a frozen ``TrainConfig`` in which every rule has been applied.  ``resolve`` is
+the only way from the first to the second, and it reports every problem at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from scaling import sizes, units
+from scaling.tokenizer import BYTE_VOCAB
+
+NORMS = ("rmsnorm", "layernorm")
+NORM_POSITIONS = ("pre", "post")
+POSITIONS = ("rotary", "learned", "sinusoidal", "none")
+ACTIVATIONS = ("swiglu", "gelu", "relu")
+ARCHITECTURES = ("causal",)
+PARAMETERIZATIONS = ("mup", "sp")
+SCHEDULES = ("constant", "linear", "cosine", "wsd")
+REMATS = ("none", "dots", "full")
+LAYERS = ("unroll", "scan")
+DTYPES = ("float32", "bfloat16")
+
+
+class ConfigError(ValueError):
+    """A config that cannot run.  ``problems`` holds one sentence each: field, value, remedy."""
+
+    def __init__(self, problems: list[str], where: str = "config"):
+        self.problems = problems
+        super().__init__(f"{where}: " + "\n  ".join(["cannot run:", *problems] if len(problems) > 1 else problems))
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a Transformer and its parameterization; every number is final (see ``sizes`` for the rules).
+
+    Letters of the notation table: D ``width``, H ``heads``, G ``kv_heads``, K ``head_size``, F ``ff``, V ``vocab_size``,
+    T ``context``.
+    """
+
+    architecture: str = "causal"
+    vocab_size: int = 260
+    context: int = 192
+    depth: int = 4
+    width: int = 64
+    heads: int = 8
+    kv_heads: int = 8
+    head_size: int = 8
+    ff: int = 168
+    norm: str = "rmsnorm"
+    norm_bias: bool = False  # LayerNorm only
+    norm_position: str = "pre"
+    norm_eps: float = 1e-6
+    qk_norm: bool = False
+    positions: str = "rotary"
+    rope_base: float = 10_000.0
+    activation: str = "swiglu"
+    bias: bool = False
+    tied_head: bool = False
+    dropout: float = 0.0
+    z_loss: float = 0.0
+    dtype: str = "float32"  # of activations and matmuls; parameters, softmax, norms and loss are always float32
+    parameterization: str = "mup"
+    base_width: int = 32  # muP: the width at which SP and muP coincide and at which the learning rate is quoted
+    base_ff: int = 88
+    base_head_size: int = 8
+    zero_init_q: bool = True  # attention starts uniform; costs nothing (parameterization notes: 2.001 against 2.001)
+    zero_init_head: bool = False
+    layers: str = "unroll"  # machine matters: these two change no result beyond rounding
+    remat: str = "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which tokens, and in what order (the order seed is derived from ``TrainConfig.seed``)."""
+
+    store: str = "tokens/apidocs"  # a token store made by scaling.corpus; the default one is built when it is missing
+    vocab: str = "bytes"  # 'bytes', or the size of a BPE vocabulary
+    epochs: float = 1.0  # how often the stream may be seen; a budget beyond it is refused
+    val_windows: int = 512  # fixed, the same on every rung
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """AdamW and its schedule.  Durations are text with a unit (``scaling.units``)."""
+
+    lr: float = 8e-3  # peak, at ``ModelConfig.base_width``
+    schedule: str = "wsd"
+    warmup: str = "rule"  # 'rule': min(N tokens, 10 %), at least 20 steps
+    cooldown: str = "20%"  # WSD: the last part of the budget, lr falls as 1 - sqrt
+    final_lr: float = 0.0  # linear and cosine end here, as a fraction of the peak
+    beta1: float = 0.9
+    beta2: float = 0.98
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class MachineConfig:
+    """How, not what: nothing here changes a result beyond rounding, and none of it is part of a run's identity."""
+
+    data: int = 1  # mesh axes; 0 takes the devices that the other axes leave
+    fsdp: int = 1
+    tensor: int = 1
+    micro_batches: int = 1  # gradient accumulation
+    checkpoint_minutes: float = 2.0
+    log_seconds: float = 1.0
+    compile_cache: str = "~/.cache/scaling/xla"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One run, completely."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    machine: MachineConfig = MachineConfig()
+    budget: str = "20 tokens/param"  # per non-embedding parameter
+    batch: str = "1536 tokens"  # or a rule's name, see scaling.units.BATCH_RULES
+    marks: tuple[str, ...] = ()  # durations at which a permanent checkpoint is kept, for branches
+    evals: int = 4  # validations, evenly spaced, the last one at the end
+    seed: int = 0
+    run_dir: str = "runs/one"
+
+
+# The edge form: the same tree with ``None`` where a rule decides, and the dial.
+MODEL_RULED = ("depth", "width", "heads", "kv_heads", "head_size", "ff", "vocab_size", "base_ff", "base_head_size")
+
+
+def default_dict() -> dict[str, Any]:
+    """The default config as a plain nested dict, ruled fields ``None``; what ``configs/*.py`` start from."""
+    tree = dataclasses.asdict(TrainConfig())
+    tree["model"] |= dict.fromkeys(MODEL_RULED) | {"size": None}
+    tree["marks"] = ()
+    return tree
+
+
+def model_config(size: str | None = None, **fields: Any) -> ModelConfig:
+    """A whole ``ModelConfig`` from one dial: ``model_config('1.2M')`` or ``model_config(depth=6)``; fields override.
+
+    Raises:
+      ConfigError: naming every field that is unknown or does not fit.
+    """
+    problems: list[str] = []
+    config = _model({"size": size, **fields}, DataConfig(), problems)
+    if problems:
+        raise ConfigError(problems, "model")
+    return config
+
+
+def resolve(tree: Mapping[str, Any], where: str = "config") -> TrainConfig:
+    """Applies every rule and checks everything; ``tree`` is a ConfigDict or nested dict as ``default_dict`` gives.
+
+    Raises:
+      ConfigError: with all problems, each naming field, value and remedy.
+    """
+    tree = tree.to_dict() if hasattr(tree, "to_dict") else dict(tree)
+    problems: list[str] = []
+    data = _build(DataConfig, tree.get("data", {}), "data", problems)
+    model = _model(tree.get("model", {}), data, problems)
+    optim = _build(OptimConfig, tree.get("optim", {}), "optim", problems)
+    machine = _build(MachineConfig, tree.get("machine", {}), "machine", problems)
+    rest = {k: v for k, v in tree.items() if k not in ("model", "data", "optim", "machine")}
+    rest["marks"] = tuple(rest.get("marks") or ())
+    config = _build(TrainConfig, rest | {"model": model, "data": data, "optim": optim, "machine": machine}, "", problems)
+    if not problems:
+        _check_train(config, problems)
+    if problems:
+        raise ConfigError(problems, where)
+    return config
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """A resolved config as plain JSON types; ``from_resolved`` is its inverse."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_resolved(tree: Mapping[str, Any]) -> TrainConfig:
+    """A ``TrainConfig`` from what ``to_dict`` wrote."""
+    return resolve(tree, "stored config")
+
+
+def identity(config: TrainConfig) -> dict[str, Any]:
+    """The part of a config that decides its result: no paths, no machine matters."""
+    tree = to_dict(config)
+    del tree["run_dir"], tree["machine"], tree["data"]["store"]
+    del tree["model"]["layers"], tree["model"]["remat"]
+    return tree
+
+
+def digest(config: TrainConfig, data_fingerprint: str, parent: str | None = None, mark_tokens: int | None = None) -> str:
+    """Sixteen hex digits: what a member is, from its resolved config, its data, and the trunk state it starts from."""
+    what = [identity(config), data_fingerprint, parent, mark_tokens]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def difference(old: Any, new: Any, path: str = "") -> list[str]:
+    """``['model.width: 64 -> 96', …]``, for a refusal that tells what changed."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = sorted(old.keys() | new.keys())
+        return [d for k in keys for d in difference(old.get(k), new.get(k), f"{path}.{k}" if path else str(k))]
+    old, new = (list(x) if isinstance(x, tuple) else x for x in (old, new))
+    return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
+
+
+def _build(cls: type, values: Mapping[str, Any], path: str, problems: list[str]) -> Any:
+    """``cls(**values)`` with each field's type checked against its default."""
+    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
+    prefix = f"{path}." if path else ""
+    good: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in defaults:
+            problems.append(f"{prefix}{name}: no such field.{units.did_you_mean(name, defaults)}")
+        elif (error := _type_error(value, defaults[name])) is not None:
+            problems.append(f"{prefix}{name}={value!r}: {error}")
+        else:
+            good[name] = float(value) if isinstance(defaults[name], float) else value
+    return cls(**good)
+
+
+def _type_error(value: Any, default: Any) -> str | None:
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "must be True or False"
+    if isinstance(default, int):
+        return None if isinstance(value, int) and not isinstance(value, bool) else "must be a whole number"
+    if isinstance(default, float):
+        ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return None if ok else "must be a finite number"
+    return None if isinstance(value, type(default)) else f"must be a {type(default).__name__}, such as {default!r}"
+
+
+def _model(tree: Mapping[str, Any], data: DataConfig, problems: list[str]) -> ModelConfig:
+    """Fills what the rules decide; explicit values win."""
+    given = {k: v for k, v in tree.items() if v is not None}
+    size = given.pop("size", None)
+    vocab = data.vocab if "vocab_size" not in given else str(given["vocab_size"])
+    if vocab == "bytes":
+        given["vocab_size"] = BYTE_VOCAB
+    elif not vocab.isdigit() or int(vocab) < 2:
+        problems.append(f"data.vocab={vocab!r}: must be 'bytes' or a vocabulary size such as '4096'")
+    else:
+        given["vocab_size"] = int(vocab)
+    before = len(problems)
+    probe = _build(ModelConfig, given, "model", problems)
+    if len(problems) > before:
+        return probe
+    try:
+        given |= sizes.shape(size, given, activation=probe.activation)
+    except ValueError as error:
+        problems.append(f"model.{error}")
+        return probe
+    config = _build(ModelConfig, given, "model", problems)
+    _check_model(config, problems)
+    return config
+
+
+def _choice(problems: list[str], path: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        problems.append(f"{path}={value!r}: must be one of {', '.join(allowed)}.{units.did_you_mean(value, allowed)}")
+
+
+def _check_model(c: ModelConfig, problems: list[str]) -> None:
+    for name, allowed in dict(
+        architecture=ARCHITECTURES, norm=NORMS, norm_position=NORM_POSITIONS, positions=POSITIONS, activation=ACTIVATIONS,
+        parameterization=PARAMETERIZATIONS, layers=LAYERS, remat=REMATS, dtype=DTYPES,
+    ).items():  # fmt: skip
+        _choice(problems, f"model.{name}", getattr(c, name), allowed)
+    for name in ("vocab_size", "context", "depth", "width", "heads", "kv_heads", "head_size", "ff", "base_width", "base_ff"):
+        if getattr(c, name) < 1:
+            problems.append(f"model.{name}={getattr(c, name)}: must be at least 1")
+    if c.heads * c.head_size != c.width:
+        problems.append(
+            f"model.width={c.width}: not {c.heads} heads x head_size {c.head_size} = {c.heads * c.head_size}; "
+            f"choose a width that heads divide, or set model.heads and model.head_size"
+        )
+    if c.kv_heads > 0 and c.heads % c.kv_heads:
+        problems.append(f"model.kv_heads={c.kv_heads}: must divide heads={c.heads}")
+    if c.positions == "rotary" and c.head_size % 2:
+        problems.append(f"model.head_size={c.head_size}: must be even for rotary positions")
+    if not 0 <= c.dropout < 1:
+        problems.append(f"model.dropout={c.dropout}: must be in [0, 1)")
+    if c.norm == "rmsnorm" and c.norm_bias:
+        problems.append("model.norm_bias=True: RMSNorm has no bias; use model.norm='layernorm' or drop it")
+
+
+def _check_train(c: TrainConfig, problems: list[str]) -> None:
+    _choice(problems, "optim.schedule", c.optim.schedule, SCHEDULES)
+    for name in ("lr", "eps"):
+        if getattr(c.optim, name) <= 0:
+            problems.append(f"optim.{name}={getattr(c.optim, name)}: must be positive")
+    for name in ("weight_decay", "clip", "final_lr"):
+        if getattr(c.optim, name) < 0:
+            problems.append(f"optim.{name}={getattr(c.optim, name)}: must not be negative")
+    for name in ("beta1", "beta2"):
+        if not 0 <= getattr(c.optim, name) < 1:
+            problems.append(f"optim.{name}={getattr(c.optim, name)}: must be in [0, 1)")
+    if c.data.epochs <= 0:
+        problems.append(f"data.epochs={c.data.epochs}: must be positive")
+    if not 1 <= c.data.val_windows <= 512:
+        problems.append(f"data.val_windows={c.data.val_windows}: must be from 1 to 512")
+    if c.evals < 1:
+        problems.append(f"evals={c.evals}: must be at least 1 (the last one is the result)")
+    if c.machine.micro_batches < 1:
+        problems.append(f"machine.micro_batches={c.machine.micro_batches}: must be at least 1")
+    durations = {"budget": c.budget, "optim.cooldown": c.optim.cooldown} | {f"marks[{i}]": m for i, m in enumerate(c.marks)}
+    if c.optim.warmup != "rule":
+        durations["optim.warmup"] = c.optim.warmup
+    for path, text in durations.items():
+        try:
+            units.parse_duration(text)
+        except ValueError as error:
+            problems.append(f"{path}={text!r}: {error}")
+    try:
+        units.check_batch(c.batch, c.model.context, c.machine)
+    except ValueError as error:
+        problems.append(str(error))

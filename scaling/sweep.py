@@ -1,0 +1,267 @@
+"""From one config to members: combinators that a sweep file's ``get_sweep(config)`` composes.  Imports no jax.
+
+    def get_sweep(config):
+        return sweep.fork(sweep.ladder(config, ["50K", "75K"]), ["10 tokens/param", "20 tokens/param"])
+
+A combinator takes drafts (or a config, which is one draft) and returns drafts; ``load`` resolves them into ``Member``s.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib.util
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from scaling import units
+from scaling.config import ConfigError, TrainConfig, resolve
+from scaling.plan import Plan, make_plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Draft:
+    """A config on its way to a member.  ``tags`` become the id: architecture, size, budget, ..., seed."""
+
+    config: ml_collections.ConfigDict
+    tags: tuple[tuple[str, str], ...] = ()
+    parent: Draft | None = None
+    fork_at: str | None = None  # the duration at which this branch leaves its parent
+    role: str = "solo"  # solo | trunk | branch
+
+    @property
+    def id(self) -> str:
+        return "-".join([self.config.model.architecture, *(text for _, text in self.tags)])
+
+    def with_(self, tag: tuple[str, str] | None, **changes: Any) -> Draft:
+        """A copy with dotted fields changed (``with_(('size', '50K'), **{'model.size': '50K'})``)."""
+        config = copy.deepcopy(self.config)
+        with config.unlocked():
+            config.update_from_flattened_dict(changes)
+        return dataclasses.replace(self, config=config, tags=self.tags + ((tag,) if tag else ()))
+
+
+Drafts = Sequence[Draft] | ml_collections.ConfigDict
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One run of a sweep, resolved and planned."""
+
+    id: str
+    config: TrainConfig
+    plan: Plan
+    size: str
+    role: str
+    parent: str | None
+    mark_tokens: int | None  # the parent's tokens at the fork
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A resolved sweep in an order in which it can run: parents before branches, small before large."""
+
+    name: str
+    members: tuple[Member, ...]
+
+    def sizes(self) -> list[int]:
+        """Distinct non-embedding parameter counts, ascending."""
+        return sorted({m.plan.n_params["non_embedding"] for m in self.members})
+
+    def largest(self) -> list[Member]:
+        """The members of the largest size."""
+        return [m for m in self.members if m.plan.n_params["non_embedding"] == self.sizes()[-1]]
+
+
+def ladder(drafts: Drafts, sizes: Iterable[str], budgets: Iterable[str] = ()) -> list[Draft]:
+    """One draft for each size of the dial (and each budget, as separate runs)."""
+    out = [d.with_(("size", size), **{"model.size": size}) for d in _drafts(drafts) for size in sizes]
+    budgets = list(budgets)
+    return [d.with_(("budget", _short(b)), budget=b) for d in out for b in budgets] if budgets else out
+
+
+def isoflop(drafts: Drafts, flops: Iterable[str], sizes: Iterable[str]) -> list[Draft]:
+    """Every size at every compute budget (``'1e13 flops'``), each as its own run: the grid of IsoFLOP profiles."""
+    return ladder(drafts, sizes, flops)
+
+
+def grid(drafts: Drafts, fields: Mapping[str, Sequence[Any]]) -> list[Draft]:
+    """The product of values of dotted fields: ``grid(config, {'optim.lr': [4e-3, 8e-3]})``."""
+    out = list(_drafts(drafts))
+    for field, values in fields.items():
+        out = [d.with_((field, f"{field.rsplit('.', 1)[-1]}{v}"), **{field: v}) for d in out for v in values]
+    return out
+
+
+def seeds(drafts: Drafts, n: int) -> list[Draft]:
+    """Each draft with seeds 0 … n−1 (initialisation and data order; the split and the validation windows stay)."""
+    memo: dict[tuple[int, int], Draft] = {}
+
+    def seeded(d: Draft, seed: int) -> Draft:
+        key = (id(d), seed)
+        if key not in memo:
+            new = d.with_(("seed", f"s{seed}"), seed=seed)
+            memo[key] = dataclasses.replace(new, parent=seeded(d.parent, seed)) if d.parent else new
+        return memo[key]
+
+    return [seeded(d, seed) for d in _drafts(drafts) for seed in range(n)]
+
+
+def fork(drafts: Drafts, budgets: Sequence[str]) -> list[Draft]:
+    """One constant-rate trunk per draft, and from it a cooldown branch for every budget.
+
+    A branch leaves the trunk where its own cooldown (``optim.cooldown`` of its budget) begins; the trunk ends at the last
+    fork.  Its losses are not annealed and stay out of fits.
+    """
+    out = []
+    for d in _drafts(drafts):
+        forks = [_fork_point(b, d.config.optim.cooldown) for b in budgets]
+        last = max(forks, key=lambda f: units.parse_duration(f).value)
+        trunk = dataclasses.replace(d.with_(("budget", "trunk"), **{"optim.schedule": "constant", "budget": last}), role="trunk")
+        with trunk.config.unlocked():
+            trunk.config.marks = tuple(forks)
+        # warm-up is the trunk's: a rule that looks at the budget must not move it from branch to branch
+        out.append(trunk)
+        for budget, at in zip(budgets, forks, strict=True):
+            branch = d.with_(("budget", _short(budget)), budget=budget, **{"optim.schedule": "wsd"})
+            out.append(dataclasses.replace(branch, parent=trunk, fork_at=at, role="branch"))
+    return out
+
+
+def _fork_point(budget: str, cooldown: str) -> str:
+    whole, part = units.parse_duration(budget), units.parse_duration(cooldown)
+    if part.unit != "%":
+        raise ConfigError([f"optim.cooldown={cooldown!r}: a fork needs it as a part of the budget, such as '20%'"], "sweep")
+    return f"{whole.value * (1 - part.value / 100):.12g} {whole.unit}"
+
+
+def _drafts(drafts: Drafts) -> Sequence[Draft]:
+    return [Draft(drafts)] if isinstance(drafts, ml_collections.ConfigDict) else drafts
+
+
+def _short(budget: str) -> str:
+    d = units.parse_duration(budget)
+    return f"{d.value:g}x" if d.unit == "tokens/param" else f"{units.format_count(d.value)}{d.unit.rstrip('s').replace('%', 'pc')}"
+
+
+def find_config(name: str) -> tuple[pathlib.Path, str]:
+    """``'ladder.py:quick'`` → its path and argument: as given, then in ./configs, then among the packaged ones.
+
+    Raises:
+      ConfigError: listing where was looked.
+    """
+    text, _, arg = name.partition(":")
+    packaged = pathlib.Path(__file__).parent.parent / "configs"
+    tried = [pathlib.Path(text), pathlib.Path("configs") / text, packaged / text]
+    for path in tried:
+        if path.is_file():
+            return path, arg
+    known = sorted({p.name for folder in ("configs", packaged) for p in pathlib.Path(folder).glob("[!_]*.py")})
+    raise ConfigError(
+        [f"{name!r}: no such file; looked for {', '.join(map(str, tried))}; there are {', '.join(known)}.{units.did_you_mean(text, known)}"],
+        "config file",
+    )
+
+
+def load_module(path: pathlib.Path) -> Any:
+    """A config file as a module, by path, so that a user's own ``configs/`` never shadows ours."""
+    spec = importlib.util.spec_from_file_location(f"scaling_config_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError([f"{type(error).__name__}: {error}; run `python {path}` to see where"], str(path)) from error
+    return module
+
+
+def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> tuple[ml_collections.ConfigDict, Any]:
+    """``get_config`` of a config file with dotted overrides applied, and its module."""
+    path, arg = find_config(name)
+    module = load_module(path)
+    if not hasattr(module, "get_config"):
+        raise ConfigError(["has no get_config(arg); see configs/default.py"], str(path))
+    try:
+        config = module.get_config(arg)
+    except ValueError as error:
+        raise ConfigError([f"get_config({arg!r}): {error}"], str(path)) from None
+    apply_overrides(config, overrides or {})
+    return config, module
+
+
+def apply_overrides(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]) -> None:
+    """Sets dotted fields; an unknown one is refused with the nearest known."""
+    flat = _flatten(config.to_dict())
+    problems = [f"{name}: no such field.{units.did_you_mean(name, flat)}" for name in overrides if name not in flat]
+    if problems:
+        raise ConfigError(problems, "command line")
+    with config.unlocked():
+        for name, value in overrides.items():
+            *path, last = name.split(".")
+            node = config
+            for key in path:
+                node = node[key]
+            with node.ignore_type():
+                node[last] = value
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            out |= _flatten(value, f"{prefix}{key}.")
+        else:
+            out[prefix + key] = value
+    return out
+
+
+def load(name: str, overrides: Mapping[str, Any] | None = None, stream_tokens: int | None = None) -> Sweep:
+    """A sweep file's members, resolved, planned and in running order.
+
+    Args:
+      name: the sweep file, with ``:arg``.
+      overrides: dotted config fields from the command line.
+      stream_tokens: tokens of the training stream, once the store is there; a budget beyond it is then refused.
+
+    Raises:
+      ConfigError: with every problem of every member.
+    """
+    config, module = load_config(name, overrides)
+    path, arg = find_config(name)
+    if not hasattr(module, "get_sweep"):
+        raise ConfigError(["has no get_sweep(config); a single run is `python -m scaling.train --config …`"], str(path))
+    drafts = list(_drafts(module.get_sweep(config)))
+    problems: list[str] = []
+    members: list[Member] = []
+    by_draft: dict[int, Member] = {}
+    for d in drafts:
+        try:
+            member = _member(d, by_draft, stream_tokens)
+        except ConfigError as error:
+            problems += [f"{d.id}: {p}" for p in error.problems]
+        else:
+            by_draft[id(d)] = member
+            members.append(member)
+    ids = [d.id for d in drafts]
+    problems += [f"{i}: two members have this id; give them different tags" for i in sorted({i for i in ids if ids.count(i) > 1})]
+    if not drafts:
+        problems.append("get_sweep returned no members")
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)), str(path))
+    members.sort(key=lambda m: (m.plan.n_params["non_embedding"], m.role != "trunk", m.plan.tokens))
+    return Sweep(f"{path.stem}-{arg}" if arg else path.stem, tuple(members))
+
+
+def _member(d: Draft, by_draft: Mapping[int, Member], stream_tokens: int | None) -> Member:
+    config = resolve(d.config, d.id)
+    parent = by_draft.get(id(d.parent)) if d.parent else None
+    plan = make_plan(config, stream_tokens=stream_tokens, trunk=parent.plan if parent else None, fork_at=d.fork_at)
+    tags = dict(d.tags)
+    size = tags.get("size") or units.format_count(plan.n_params["non_embedding"], 2)
+    return Member(d.id, config, plan, size, d.role, parent.id if parent else None, plan.fork_tokens)
+
+
+__all__ = ["Draft", "Member", "Sweep", "find_config", "fork", "grid", "isoflop", "ladder", "load", "load_config", "seeds"]

@@ -1,0 +1,1 @@
+BYTE_VOCAB = 260
