@@ -25,7 +25,7 @@ from analysis.load import Table
 DEFAULT_DELTA = {"csv": 1e-3, "runs": 1e-2}
 EXPONENT_GRID = np.geomspace(0.02, 1.5, 32)
 CONTINUATION = (1e-1, 1e-2)
-STARTS = 6
+STARTS = 4
 MIN_SIZES = 3
 _VANISHED = 1e-6  # a term whose share of the loss is below this on every row has run to zero
 _EXPONENT_RANGE = (0.01, 3.0)  # no power law of loss was ever reported outside; beyond it a term is a constant or a step
@@ -91,8 +91,10 @@ def fit(table: Table, law: Law = CHINCHILLA, delta: float | None = None, starts:
     z = law.design(log_n - centre[0], log_d - centre[1])
     theta = _starting_points(law, z, target, starts)
     targets, weights = np.broadcast_to(target, (len(theta), len(target))), np.ones((len(theta), len(target)))
+    iterations = 0
     for stage in (d for d in CONTINUATION if d > delta):
-        theta = minimise(z, targets, weights, theta, stage, max_iterations=20, tolerance=1e-9).theta
+        coarse = minimise(z, targets, weights, theta, stage, max_iterations=20, tolerance=1e-9)
+        theta, iterations = coarse.theta, iterations + coarse.iterations
     result = minimise(z, targets, weights, theta, delta)
     best = int(np.argmin(result.objective))
     theta_best, value = result.theta[best], float(result.objective[best])
@@ -102,7 +104,7 @@ def fit(table: Table, law: Law = CHINCHILLA, delta: float | None = None, starts:
         agreeing=int(np.sum(result.objective <= value * (1 + 1e-6) + 1e-24)),
         gradient=float(np.linalg.norm(result.gradient[best]) / (delta * math.sqrt(len(target)))),
         convex=bool(result.convex[best]),
-        iterations=result.iterations,
+        iterations=iterations + result.iterations,
     )
     params = to_params(law, theta_best[None], centre)
     return Fit(
@@ -255,9 +257,9 @@ def _derivatives(
     inside = size <= delta
     value = np.sum(weights * np.where(inside, 0.5 * r * r, delta * (size - 0.5 * delta)), -1)
     slope = weights * np.clip(r, -delta, delta)
-    jacobian = np.empty((lanes, p, n))
-    for k in range(p):
-        jacobian[:, k] = sum(share[t] * z[:, t, k] for t in range(terms) if z[:, t, k].any())
+    jacobian = np.zeros((lanes, p, n))
+    for t, k in np.argwhere(z.any(0)):
+        jacobian[:, k] += share[t] * z[:, t, k]
     gradient = np.matmul(jacobian, slope[..., None])[..., 0]
     outer = jacobian * (weights * inside - slope)[:, None]
     curved = (share * slope).transpose(1, 0, 2).reshape(lanes, terms * n) @ zz
@@ -269,22 +271,16 @@ def _derivatives(
 
 
 def _solve_positive(matrix: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cholesky solution of every lane, and which lanes' matrices are positive definite (LAPACK would refuse them all)."""
+    """Solution of every lane, and which lanes' matrices are positive definite by their pivots (LAPACK's Cholesky refuses all for one)."""
     p = matrix.shape[-1]
-    low = np.zeros_like(matrix)
+    left = matrix.copy()
     good = np.ones(len(matrix), bool)
-    for j in range(p):
-        pivot = matrix[:, j, j] - np.sum(low[:, j, :j] ** 2, -1)
-        good &= pivot > 1e-14 * np.abs(matrix[:, j, j])
-        root = np.sqrt(np.where(good, pivot, 1.0))
-        low[:, j, j] = root
-        for i in range(j + 1, p):
-            low[:, i, j] = (matrix[:, i, j] - np.sum(low[:, i, :j] * low[:, j, :j], -1)) / root
-    x = right.copy()
-    for j in range(p):
-        x[:, j] = (x[:, j] - np.sum(low[:, j, :j] * x[:, :j], -1)) / low[:, j, j]
-    for j in reversed(range(p)):
-        x[:, j] = (x[:, j] - np.sum(low[:, j + 1 :, j] * x[:, j + 1 :], -1)) / low[:, j, j]
+    for j in range(p - 1):
+        good &= left[:, j, j] > 1e-14 * np.abs(matrix[:, j, j])
+        factor = left[:, j + 1 :, j] / np.where(good, left[:, j, j], 1.0)[:, None]
+        left[:, j + 1 :, j + 1 :] -= factor[:, :, None] * left[:, None, j, j + 1 :]
+    good &= left[:, -1, -1] > 1e-14 * np.abs(matrix[:, -1, -1])
+    x = np.linalg.solve(np.where(good[:, None, None], matrix, np.eye(p)), right[..., None])[..., 0]
     good &= np.isfinite(x).all(-1)
     return np.where(good[:, None], x, 0.0), good
 
