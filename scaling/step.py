@@ -1,0 +1,138 @@
+"""The training state and the step: pure functions, compiled once for a shape and a mesh."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from scaling import model, objectives, optim, partition
+from scaling.config import TrainConfig
+from scaling.plan import Plan
+
+
+class TrainState(NamedTuple):
+    """Everything that training carries from step to step."""
+
+    step: Array  # int32 ()
+    params: Any
+    opt_state: Any
+
+
+class Metrics(NamedTuple):
+    """Of one step, float32 (): mean nats per token, z-loss apart, and the gradient's norm before clipping."""
+
+    loss: Array
+    grad_norm: Array
+
+
+def named_key(seed: int, name: str) -> Array:
+    """The random key of one use of a member's seed: ``init``, ``dropout``, ..."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+def init_state(config: TrainConfig, tx: optax.GradientTransformation, key: Array) -> TrainState:
+    """A fresh state; jit it with ``out_shardings`` so that each device draws only its part."""
+    params = model.init(config.model, key)
+    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+
+
+def loss_fn(config: TrainConfig, params: Any, windows: Array, constrain: model.Constrain, key: Array | None) -> tuple[Array, Array]:
+    """Mean nats per target over windows (B, T + 1), with and (second) without z-loss."""
+    example = objectives.next_token(windows)
+    logits_BTV = model.apply(config.model, params, example.inputs_BT, constrain=constrain, dropout_key=key)
+    nats_BT, log_z_BT = objectives.cross_entropy(logits_BTV, example.targets_BT)
+    total = example.weights_BT.sum()
+    nats = (nats_BT * example.weights_BT).sum() / total
+    if not config.model.z_loss:
+        return nats, nats
+    return nats + config.model.z_loss * (jnp.square(log_z_BT) * example.weights_BT).sum() / total, nats
+
+
+def train_step(
+    config: TrainConfig, tx: optax.GradientTransformation, constrain: model.Constrain, state: TrainState, windows: Array, lr: Array
+) -> tuple[TrainState, Metrics]:
+    """One update from windows (B, T + 1) at learning rate ``lr``."""
+    key = jax.random.fold_in(named_key(config.seed, "dropout"), state.step) if config.model.dropout else None
+    gradient = jax.value_and_grad(functools.partial(loss_fn, config), has_aux=True)
+    n = config.machine.micro_batches
+    if n == 1:
+        (_, nats), grads = gradient(state.params, windows, constrain, key)
+    else:
+        # Micro-batch i takes rows i::n, so that each is spread over the data axis as the whole batch is.
+        parts = jnp.swapaxes(windows.reshape(-1, n, windows.shape[1]), 0, 1)
+
+        def add(carry: Any, part: tuple[Array, Array]) -> tuple[Any, None]:
+            i, rows = part
+            (_, nats), grads = gradient(state.params, constrain(rows), constrain, None if key is None else jax.random.fold_in(key, i))
+            return jax.tree.map(jnp.add, carry, (nats, grads)), None
+
+        zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
+        total, _ = jax.lax.scan(add, zeros, (jnp.arange(n), parts))
+        nats, grads = jax.tree.map(lambda x: x / n, total)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optim.apply_updates(state.params, updates, lr)
+    return TrainState(state.step + 1, params, opt_state), Metrics(nats, optim.global_norm(grads))
+
+
+def eval_step(config: TrainConfig, constrain: model.Constrain, params: Any, windows: Array) -> Array:
+    """Nats of each window summed over its targets: (B,)."""
+    example = objectives.next_token(windows)
+    logits_BTV = model.apply(config.model, params, example.inputs_BT, constrain=constrain)
+    nats_BT, _ = objectives.cross_entropy(logits_BTV, example.targets_BT)
+    return (nats_BT * example.weights_BT).sum(axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """What a run executes, with shardings in and out; the state is donated to ``train``."""
+
+    mesh: Mesh
+    abstract_state: TrainState  # shapes, dtypes and shardings: what a checkpoint is restored into
+    init: Callable[[Array], TrainState]
+    train: Callable[[TrainState, Array, np.float32], tuple[TrainState, Metrics]]
+    evaluate: Callable[[Any, Array], Array]
+
+
+def make_programs(config: TrainConfig, mesh: Mesh) -> Programs:
+    """Jitted init, train and evaluate for ``config`` on ``mesh``; nothing compiles before it is called.
+
+    Raises:
+      ConfigError: when the mesh does not divide a parameter.
+    """
+    tx = optim.optimizer(config.model, config.optim)
+    constrain = partition.constrain_activations(mesh)
+    init = functools.partial(init_state, config, tx)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    state_sharding = partition.shardings(shapes, mesh)
+    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, state_sharding)
+    rows, whole = partition.batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
+    return Programs(
+        mesh=mesh,
+        abstract_state=abstract,
+        init=jax.jit(init, out_shardings=state_sharding),
+        train=jax.jit(
+            functools.partial(train_step, config, tx, constrain),
+            in_shardings=(state_sharding, rows, whole),
+            out_shardings=(state_sharding, whole),
+            donate_argnums=0,
+        ),
+        evaluate=jax.jit(
+            functools.partial(eval_step, config, constrain), in_shardings=(state_sharding.params, rows), out_shardings=whole
+        ),
+    )
+
+
+def compile_train(programs: Programs, plan: Plan, context: int) -> Any:
+    """The training step compiled ahead for its one shape, so that compile time is known apart from step time."""
+    windows = jax.ShapeDtypeStruct((plan.batch_windows, context + 1), jnp.int32)
+    return programs.train.lower(programs.abstract_state, windows, jax.ShapeDtypeStruct((), jnp.float32)).compile()
