@@ -1,0 +1,213 @@
+"""``python -m scaling.launch``: plans, runs, watches and ends a sweep.
+
+Exit status: 0 all members ended, 1 some failed for good, 2 nothing could be launched as asked, 130 stopped by Ctrl-C, 143 by
+SIGTERM (the same command goes on).
+"""
+
+from __future__ import annotations
+
+import time
+
+_STARTED = time.monotonic()
+
+import argparse  # noqa: E402
+import ast  # noqa: E402
+import os  # noqa: E402
+import pathlib  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from typing import Any, NoReturn  # noqa: E402
+
+import rich.console  # noqa: E402
+
+from scaling import config as configs  # noqa: E402
+from scaling import runs, units  # noqa: E402
+from scaling.corpus import StoreError  # noqa: E402
+from scaling.launch import board as boards  # noqa: E402
+from scaling.launch import closing, planning, prepare, status  # noqa: E402
+from scaling.launch import folder as folders  # noqa: E402
+from scaling.launch.analyses import Analyses  # noqa: E402
+from scaling.launch.folder import LaunchError  # noqa: E402
+from scaling.launch.local import LocalBackend  # noqa: E402
+from scaling.launch.prepare import Request  # noqa: E402
+from scaling.launch.runner import Runner, Stop  # noqa: E402
+from scaling.launch.schedule import Phase  # noqa: E402
+from scaling.sources import SourceError  # noqa: E402
+from scaling.tokenizer import VocabularyError  # noqa: E402
+
+VERBS = ("plan", "run", "status", "cancel")
+EPILOG = """\
+verbs
+  plan     shows members, sizes, FLOPs, expected time and disk; writes nothing
+  run      trains what is not trained yet (the default verb); the same command goes on after any interruption
+  status   shows where each member stands, also while another launcher runs
+  cancel   asks the launcher and its members to save and end; run goes on from there
+
+examples
+  python -m scaling.launch --sweep ladder.py                       the default ladder, from text to a scored prediction
+  python -m scaling.launch plan --sweep ladder.py                  what that takes
+  python -m scaling.launch --sweep ladder.py:quick --out /tmp/runs a file's argument, and another place
+  python -m scaling.launch --sweep ladder.py --config.optim.lr=4e-3 --config.model.context=128
+  python -m scaling.launch status --runs runs/ladder
+
+Ctrl-C asks the members to save (a second one leaves them running, and the next launch takes them over).
+A sweep file has get_config(arg) and get_sweep(config); it is looked for as given, in ./configs and among the packaged ones.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise LaunchError([f"command line: {message}; see python -m scaling.launch --help"])
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    out = _Parser(
+        prog="python -m scaling.launch", description="Plans and trains a sweep, one process per member.", epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    out.add_argument("verb", nargs="?", metavar="verb", help=", ".join(VERBS) + " (default: run)")
+    out.add_argument("--sweep", metavar="FILE[:ARG]", help="the sweep file")
+    out.add_argument("--out", default="runs", metavar="DIR", help="where the sweep's folder goes (default: runs)")
+    out.add_argument("--runs", metavar="DIR", help="status and cancel: a sweep's folder, instead of --sweep")
+    out.add_argument("--retries", type=int, default=2, metavar="N", help="new tries after a member's own failures (default: 2)")
+    out.add_argument("--slots", type=int, metavar="N", help="use at most N cores (default: all usable ones)")
+    out.add_argument(
+        "--config.FIELD=VALUE", dest="_", metavar="", help="sets a field of the sweep's config, such as --config.seed=1"
+    )
+    return out
+
+
+def parse(arguments: Sequence[str]) -> tuple[str, Request, pathlib.Path | None]:
+    """Verb, request and --runs.
+
+    Raises:
+      LaunchError: with every problem of the command line.
+    """
+    known = parser()
+    args, rest = known.parse_known_args(_joined(arguments))
+    problems: list[str] = []
+    verb = args.verb or "run"
+    if verb not in VERBS:
+        problems.append(f"{verb!r}: no such verb; there are {', '.join(VERBS)}.{units.did_you_mean(verb, VERBS)}")
+    overrides: dict[str, Any] = {}
+    for word in rest:
+        name, found, value = word.removeprefix("--config.").partition("=")
+        if word.startswith("--config.") and found:
+            overrides[name] = _value(name, value)
+        elif word.startswith("--config."):
+            problems.append(f"{word}: needs a value, such as {word}=1")
+        else:
+            options = ["--sweep", "--out", "--runs", "--retries", "--slots", "--help"]
+            problems.append(f"{word}: no such option.{units.did_you_mean(word.partition('=')[0], options)}")
+    if args.sweep is None and (args.runs is None or verb in ("plan", "run")):
+        problems.append("--sweep: name the sweep file, such as --sweep ladder.py")
+    if problems:
+        raise LaunchError([f"command line: {p}" for p in problems])
+    request = Request(args.sweep or "", overrides, pathlib.Path(args.out).expanduser(), args.retries, args.slots)
+    return verb, request, pathlib.Path(args.runs) if args.runs else None
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """``--config.a 1`` as ``--config.a=1``."""
+    out: list[str] = []
+    for word in arguments:
+        if out and out[-1].startswith("--config.") and "=" not in out[-1] and not word.startswith("--"):
+            out[-1] += f"={word}"
+        else:
+            out.append(word)
+    return out
+
+
+def _value(name: str, text: str) -> Any:
+    """A Python literal where it is one; text where it is none, or where the field is text."""
+    default: Any = configs.default_dict()
+    for key in name.split("."):
+        default = default.get(key) if isinstance(default, dict) else None
+    if isinstance(default, str):
+        return text
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def plan(request: Request, console: rich.console.Console) -> int:
+    """Shows what run would do."""
+    prepared = prepare.complete(request, prepare.check(request, writes=False), build=False, say=console.print)
+    planning.show(prepared, console)
+    console.print(f"to train it: {request.command('run')}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def run(request: Request, console: rich.console.Console) -> int:
+    """Trains what is not trained yet, shows it, and ends with the law."""
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    loaded = prepare.check(request, writes=True)
+    stop = Stop()
+    with folders.locked(request.out / loaded.name):
+        prepared = prepare.complete(request, loaded, build=True, say=say)
+        backend = LocalBackend(prepared.cores)
+        planning.show(prepared, console)
+        left = folders.write_sweep(prepared.folder, prepared.items, prepared.head(), backend.environment())
+        if left:
+            say(f"note: {', '.join(left)} of an earlier version of this sweep stay in {prepared.folder}, out of the analysis")
+        planned = time.monotonic() - _STARTED - prepared.corpus_seconds
+        analyses = Analyses(prepared.folder)
+        with stop.listening():
+            board = boards.open_board(console)
+            runner = Runner(prepared, backend, board, analyses, stop)
+            try:
+                now = runner.run()
+            finally:
+                board.close()
+        for line in closing.failures(prepared.items, now, runner.failures()):
+            say(line)
+        if stop.signal:
+            return _stopped(request, stop, now, say)
+        for line in closing.law(analyses, prepared.gated):
+            say(line)
+        wall = time.monotonic() - _STARTED
+        for line in closing.wall_time(prepared.items, wall, prepared.corpus_seconds, planned, analyses.seconds, prepared.cores):
+            say(line)
+    return 1 if any(p in (Phase.FAILED, Phase.BLOCKED) for p in now.values()) else 0
+
+
+def _stopped(request: Request, stop: Stop, now: dict[str, Phase], say: Any) -> int:
+    running = [name for name, phase in now.items() if phase is Phase.RUNNING]
+    if running:
+        say(f"left running: {', '.join(running)}")
+    else:
+        say("stopped; what was trained is saved")
+    say(f"to go on: {request.command('run')}")
+    return 128 + (stop.signal or signal.SIGINT)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a verb; see the module's docstring for the exit status."""
+    console = rich.console.Console(highlight=False)
+    try:
+        verb, request, folder = parse(sys.argv[1:] if arguments is None else arguments)
+        if verb == "plan":
+            return plan(request, console)
+        if verb == "run":
+            return run(request, console)
+        folder = folder or request.out / prepare.name(request)
+        return status.show(folder, console) if verb == "status" else status.cancel(folder, console)
+    except (LaunchError, configs.ConfigError, runs.RunError, StoreError, SourceError, VocabularyError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return runs.BAD_CONFIG
+    except KeyboardInterrupt:
+        print("stopped before anything was trained", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader of a piped plan or status went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

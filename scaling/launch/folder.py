@@ -1,0 +1,254 @@
+"""The sweep's folder: its lock, what the launcher writes into it, and what its files say about a member."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from scaling import config as configs
+from scaling import flops, runs
+from scaling.launch.backend import Handle, Job
+from scaling.launch.outcome import FRESH, Tally
+from scaling.sweep import Member
+
+LAUNCH_LOCK = ".launch.lock"
+LIVE_PREDICTIONS = "live_predictions.json"
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "ml_collections")
+
+
+class LaunchError(RuntimeError):
+    """Nothing can be launched as asked; ``problems`` holds one sentence each: place, value, remedy."""
+
+    def __init__(self, problems: Sequence[str]):
+        self.problems = list(problems)
+        super().__init__("\n  ".join(["cannot launch:", *self.problems]) if len(self.problems) > 1 else self.problems[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """A member in its place."""
+
+    member: Member
+    path: pathlib.Path
+    digest: str
+    cores: int
+    gated: bool  # of the largest size, where that waits for its prediction
+
+    @property
+    def id(self) -> str:
+        return self.member.id
+
+    @property
+    def mark(self) -> pathlib.Path | None:
+        """The folder whose presence means that the checkpoint this branch starts from is committed."""
+        if self.member.parent is None:
+            return None
+        return self.path.parent / self.member.parent / runs.CHECKPOINTS / str(self.member.plan.fork_steps)
+
+    @property
+    def started(self) -> bool:
+        return (self.path / runs.ATTEMPTS).is_dir()
+
+    @property
+    def job(self) -> Job:
+        command = (sys.executable, "-m", "scaling.train", "--spec", str((self.path / runs.SPEC).absolute()))
+        return Job(self.id, command, self.path / runs.LOG, self.cores)
+
+    def spec(self, sweep: str, env: dict[str, str]) -> dict[str, Any]:
+        m = self.member
+        config = dataclasses.replace(m.config, run_dir=str(self.path))
+        return {
+            "id": m.id, "sweep": sweep, "digest": self.digest, "parent": m.parent,
+            "parent_dir": f"../{m.parent}" if m.parent else None, "fork_steps": m.plan.fork_steps,
+            "mark_tokens": m.mark_tokens, "cluster": m.parent or m.id, "cores": self.cores,
+            "command": list(self.job.command), "env": env, "config": configs.to_dict(config),
+        }  # fmt: skip
+
+    def row(self) -> dict[str, Any]:
+        """This member's entry of sweep.json."""
+        m, p = self.member, self.member.plan
+        return {
+            "id": m.id, "size": m.size, "role": m.role, "parent": m.parent, "cluster": m.parent or m.id, "digest": self.digest,
+            "cores": self.cores, "mark_tokens": m.mark_tokens, "n_params": p.n_params, "tokens": p.tokens,
+            "trained_tokens": p.trained_tokens, "flops": {c: p.flops(c) for c in flops.CONVENTIONS}, "annealed": p.annealed,
+            "seed": m.config.seed, "batch_tokens": p.batch_tokens, "lr": p.lr, "steps": p.steps,
+            "checkpoint_bytes": p.checkpoint_bytes,
+        }  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """state.json: a cache that may be lost."""
+
+    handle: Handle | None = None
+    tally: Tally = FRESH
+
+
+def read_state(path: pathlib.Path) -> State:
+    """What state.json holds; a fresh one where it is missing or cannot be read."""
+    try:
+        content = runs.read_json(path / runs.STATE) or {}
+    except runs.RunError:
+        return State()
+    known = {f.name for f in dataclasses.fields(Tally)}
+    return State(content.get("handle"), Tally(**{k: v for k, v in content.get("tally", {}).items() if k in known}))
+
+
+def write_state(path: pathlib.Path, state: State) -> None:
+    runs.write_json(path / runs.STATE, dataclasses.asdict(state))
+
+
+def ended(path: pathlib.Path) -> str | None:
+    """``'finished'`` or ``'diverged'`` once done.json is there."""
+    done = runs.read_json(path / runs.DONE)
+    return None if done is None else str(done["status"])
+
+
+def predicted(folder: pathlib.Path) -> set[str]:
+    """Members whose prediction is on record."""
+    rows = runs.read_jsonl(folder / runs.PREDICTIONS)
+    return {str(row["member"]) for row in rows if row.get("kind") == "prediction" and "member" in row}
+
+
+def log_tail(path: pathlib.Path, lines: int = 12) -> list[str]:
+    """The last lines of a member's log."""
+    try:
+        with open(path / runs.LOG, "rb") as f:
+            f.seek(max(0, f.seek(0, os.SEEK_END) - 16_384))
+            return f.read().decode(errors="replace").splitlines()[-lines:]
+    except FileNotFoundError:
+        return []
+
+
+def check_writable(out: pathlib.Path) -> list[str]:
+    """Problems with writing below ``out``; creates it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".write.{os.getpid()}.tmp"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        return [f"{out}: cannot be written ({error.strerror}); give another place with --out, or allow writing there"]
+    return []
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path) -> Iterator[None]:
+    """Holds the sweep for this launcher; the system releases it however the launcher ends.
+
+    Raises:
+      LaunchError: naming the launcher that holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LAUNCH_LOCK, "a+") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            pid = holder(folder)
+            raise LaunchError(
+                [f"{folder}: another launcher runs this sweep{f' (pid {pid})' if pid else ''}; watch it with the verb status, "
+                 f"end it with the verb cancel, or give another --out"]
+            ) from None  # fmt: skip
+        f.seek(0)
+        f.truncate()
+        json.dump({"pid": os.getpid()}, f)
+        f.flush()
+        yield
+
+
+def holder(folder: pathlib.Path) -> int | None:
+    """The pid of the launcher that holds the sweep, or None."""
+    try:
+        with open(folder / LAUNCH_LOCK) as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                text = f.read()
+                return int(json.loads(text)["pid"]) if text else None
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def conflicts(folder: pathlib.Path, items: Sequence[Item], fingerprint: str) -> list[str]:
+    """Why this sweep cannot go on in ``folder``: other members, or the same with another meaning."""
+    old = runs.read_json(folder / runs.SWEEP)
+    if old is None:
+        return []
+    ids = [m["id"] for m in old["members"]]
+    if ids and not set(ids) & {i.id for i in items}:
+        return [
+            f"{folder}: holds another sweep ({old['config_file']}, {len(ids)} members such as {ids[0]}); "
+            f"give another --out, or rename the sweep file"
+        ]
+    changes: dict[str, list[str]] = {}  # a difference -> the members that have it
+    for item in items:
+        spec = runs.read_json(item.path / runs.SPEC)
+        if spec is not None and spec["digest"] != item.digest:
+            for change in _differences(spec, item, old["data_fingerprint"], fingerprint):
+                changes.setdefault(change, []).append(item.id)
+    if not changes:
+        return []
+    listed = [f"{change}   ({_some(members)})" for change, members in changes.items()]
+    return [
+        f"{folder}: was started with another config; nothing was changed there. The difference:\n      "
+        + "\n      ".join(listed)
+        + "\n    give a new --out (or another name to the sweep file), or take the change back"
+    ]
+
+
+def _differences(spec: dict[str, Any], item: Item, old_data: str, new_data: str) -> list[str]:
+    new = configs.identity(item.member.config)
+    old = {k: v for k, v in spec["config"].items() if k in new}
+    old = {k: {n: x for n, x in v.items() if n in new[k]} if isinstance(v, dict) else v for k, v in old.items()}
+    found = configs.difference(old, new)
+    found += configs.difference(spec["mark_tokens"], item.member.mark_tokens, "mark_tokens")
+    found += configs.difference(old_data, new_data, "data fingerprint")
+    return found or ["its trunk differs"]
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ids[0] if len(ids) == 1 else f"{ids[0]} and {len(ids) - 1} more"
+
+
+def kept_cores(path: pathlib.Path, wanted: int) -> int:
+    """The core count of a member: bitwise results depend on it, so one that was started keeps its own."""
+    spec = runs.read_json(path / runs.SPEC) if (path / runs.ATTEMPTS).is_dir() else None
+    return int(spec["cores"]) if spec else wanted
+
+
+def write_sweep(folder: pathlib.Path, items: Sequence[Item], head: dict[str, Any], env: dict[str, str]) -> list[str]:
+    """Writes sweep.json, and spec.json of every member that was not started.
+
+    Returns:
+      Members of an earlier version of the sweep, whose folders stay but which the analysis no longer sees.
+    """
+    old = runs.read_json(folder / runs.SWEEP) or {"members": []}
+    for item in items:
+        spec = item.spec(folder.name, env)
+        there = runs.read_json(item.path / runs.SPEC)
+        if there is None or (not item.started and there != {"schema": runs.SCHEMA} | spec):
+            runs.write_json(item.path / runs.SPEC, spec)
+    runs.write_json(folder / runs.SWEEP, head | {"versions": versions(), "members": [i.row() for i in items]})
+    return [m["id"] for m in old["members"] if m["id"] not in {i.id for i in items}]
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide results."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -1,0 +1,133 @@
+"""The plan in words: what will be trained, what it takes, and what the rules were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import rich.console
+import rich.table
+
+from scaling import runs, sizes
+from scaling.launch import estimate, local, schedule
+from scaling.launch import folder as folders
+from scaling.launch.folder import Item
+from scaling.launch.prepare import Prepared
+from scaling.launch.schedule import Facts
+from scaling.units import format_count, format_seconds
+
+
+def show(prepared: Prepared, console: rich.console.Console) -> None:
+    """Prints the plan."""
+    items = prepared.items
+    facts = {i.id: Facts(_ended(i), mark=i.mark is None) for i in items}
+    rate = estimate.rates(items)
+    left = [estimate.task(i, rate, facts[i.id]) for i in items]
+    tasks = estimate.with_marks(left, items, {})
+    choice = schedule.choose_order(tasks, facts, prepared.cores)
+    console.print(_table(prepared, rate), soft_wrap=not console.is_terminal)
+    out = [_tokens(prepared), *_savings(items), *_rules(items), _gate(prepared)]
+    done = sum(f.ended is not None for f in facts.values())
+    disk = sum(estimate.disk_bytes(i) for i in items)
+    other = next(name for name in choice.seconds if name != choice.name)
+    out += [
+        f"time: {format_seconds(choice.expected)} expected on {prepared.cores} cores ({local.describe()}), {choice.name} "
+        f"({other}: {format_seconds(choice.seconds[other])}); by {rate.source}",
+        f"disk: {format_count(disk, 2)}B below {prepared.folder}",
+    ]
+    out += [f"{done} of {len(items)} members are over already"] if done else []
+    for line in out:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for warning, ids in _warnings(items).items():
+        console.print(f"note: {warning} ({_some(ids)})", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(prepared: Prepared, rate: estimate.Rates) -> rich.table.Table:
+    out = rich.table.Table(
+        box=None, title=f"{prepared.sweep.name}: {len(prepared.items)} members", title_justify="left", title_style="bold",
+        header_style="dim", pad_edge=False,
+    )  # fmt: skip
+    out.add_column("member", no_wrap=True)
+    for name in ("N", "D", "of its own", "FLOPs", "batch", "steps", "lr", "cores", "time", "disk"):
+        out.add_column(name, justify="right", no_wrap=True)
+    for item in prepared.items:
+        plan = item.member.plan
+        out.add_row(
+            item.id, format_count(plan.n_params["non_embedding"]), format_count(plan.tokens), format_count(plan.trained_tokens),
+            f"{plan.flops():.2e}", format_count(plan.batch_tokens), f"{plan.steps - plan.fork_steps:,}", f"{plan.lr:.3g}",
+            str(item.cores), format_seconds(rate.seconds(item, plan.trained_tokens)),
+            f"{format_count(estimate.disk_bytes(item), 2)}B",
+        )  # fmt: skip
+    return out
+
+
+def _ended(item: Item) -> str | None:
+    return folders.ended(item.path) if (item.path / runs.DONE).exists() else None
+
+
+def _tokens(prepared: Prepared) -> str:
+    epochs = [m.plan.epochs for m in prepared.sweep.members if m.plan.epochs is not None]
+    if not epochs:
+        return f"tokens: {prepared.store}, not built yet, so how often it is seen could not be checked"
+    return f"tokens: {prepared.store} {prepared.fingerprint}, seen at most {max(epochs):.2g} times"
+
+
+def savings(items: Iterable[Item]) -> tuple[float, float] | None:
+    """FLOPs with forks and as separate runs; None without forks."""
+    forked = separate = 0.0
+    any_fork = False
+    for item in items:
+        m = item.member
+        per_token = m.plan.flops() / m.plan.tokens
+        forked += m.plan.trained_tokens * per_token
+        any_fork |= m.role == "branch"
+        separate += 0.0 if m.role == "trunk" else m.plan.tokens * per_token
+    return (forked, separate) if any_fork else None
+
+
+def _savings(items: Iterable[Item]) -> list[str]:
+    saved = savings(items)
+    if saved is None:
+        return []
+    forked, separate = saved
+    return [
+        f"forks: {forked:.2e} FLOPs are trained, {separate:.2e} as separate runs: {1 - forked / separate:.0%} saved; "
+        f"the branches of a trunk share its noise and count as one cluster"
+    ]
+
+
+def _rules(items: Iterable[Item]) -> list[str]:
+    configs = [i.member.config for i in items]
+    batches = ", ".join(sorted({c.batch for c in configs}))
+    warmups = ", ".join(sorted({c.optim.warmup for c in configs}))
+    warmups = warmups.replace("rule", "N tokens, at most 10 % of the shortest stable part, at least 20 steps")
+    schedules = ", ".join(sorted({c.optim.schedule for c in configs}))
+    rates = ", ".join(
+        sorted({f"{c.optim.lr:g} ({c.model.parameterization}, quoted at width {c.model.base_width})" for c in configs})
+    )
+    return [
+        f"size rule: {sizes.FORMULA}",
+        f"batch: {batches}; learning rate: {rates}; schedule: {schedules}; warm-up: {warmups}",
+    ]
+
+
+def _gate(prepared: Prepared) -> str:
+    count = len(prepared.sweep.sizes())
+    if not prepared.gated:
+        return (
+            f"prediction: none, {count} sizes are fewer than {schedule.MIN_SIZES_TO_PREDICT} (three to fit, one to predict); "
+            f"nothing waits for it"
+        )
+    largest = prepared.sweep.largest()
+    return f"prediction: the {len(largest)} members of {largest[0].size} start on all cores once their prediction is on record"
+
+
+def _warnings(items: Iterable[Item]) -> dict[str, list[str]]:
+    out: dict[str, list[str]] = {}
+    for item in items:
+        for warning in item.member.plan.warnings:
+            out.setdefault(warning, []).append(item.id)
+    return out
+
+
+def _some(ids: list[str]) -> str:
+    return ids[0] if len(ids) == 1 else f"{ids[0]} and {len(ids) - 1} more"

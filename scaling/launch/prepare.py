@@ -1,0 +1,175 @@
+"""From the command line to what is to run: the sweep, its token store and its members' places, or every problem at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import shlex
+import time
+from collections.abc import Callable
+from typing import Any
+
+from scaling import config as configs
+from scaling import corpus, runs
+from scaling import sweep as sweeps
+from scaling.launch import folder as folders
+from scaling.launch.folder import Item, LaunchError
+from scaling.launch.local import usable_cores
+from scaling.launch.schedule import MIN_SIZES_TO_PREDICT
+
+DEFAULT_STORE = configs.DataConfig().store
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The command line, parsed."""
+
+    sweep: str
+    overrides: dict[str, Any]
+    out: pathlib.Path
+    retries: int = 2
+    slots: int | None = None
+
+    def command(self, verb: str) -> str:
+        """What to type for another verb on the same sweep."""
+        words = ["python", "-m", "scaling.launch", verb, "--sweep", self.sweep]
+        words += ["--out", str(self.out)] if str(self.out) != "runs" else []
+        words += ["--slots", str(self.slots)] if self.slots else []
+        words += [f"--config.{name}={value}" for name, value in self.overrides.items()]
+        return shlex.join(words)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A sweep that can run."""
+
+    request: Request
+    sweep: sweeps.Sweep
+    folder: pathlib.Path
+    items: tuple[Item, ...]
+    cores: int
+    store: str
+    fingerprint: str | None  # None before there is a store
+    gated: bool  # whether the largest size waits for its prediction
+    corpus_seconds: float = 0.0
+
+    def head(self) -> dict[str, Any]:
+        """The head of sweep.json."""
+        path, arg = sweeps.find_config(self.request.sweep)
+        return {
+            "name": self.sweep.name, "config_file": str(path), "arg": arg, "overrides": self.request.overrides,
+            "data_fingerprint": self.fingerprint, "store": self.store,
+        }  # fmt: skip
+
+
+def name(request: Request) -> str:
+    """The name of the request's sweep, which is its folder's."""
+    path, arg = sweeps.find_config(request.sweep)
+    return f"{path.stem}-{arg}" if arg else path.stem
+
+
+def check(request: Request, writes: bool) -> sweeps.Sweep:
+    """Reads the sweep without its data and checks all that can be checked before a lock is taken.
+
+    Raises:
+      LaunchError: with every problem.
+    """
+    problems: list[str] = []
+    loaded = None
+    try:
+        loaded = sweeps.load(request.sweep, request.overrides, _stream_tokens(request))
+    except configs.ConfigError as error:
+        problems += _of_config(error)
+    except corpus.StoreError as error:
+        problems.append(str(error))
+    if writes:
+        problems += folders.check_writable(request.out)
+    usable = len(usable_cores())
+    if request.slots is not None and not 1 <= request.slots <= usable:
+        problems.append(f"--slots {request.slots}: this machine has {usable} usable cores; give 1 to {usable}, or leave it out")
+    if request.retries < 0:
+        problems.append(f"--retries {request.retries}: must be 0 or more")
+    if loaded:
+        problems += _store_problems(loaded)
+    if problems or loaded is None:
+        raise LaunchError(problems)
+    return loaded
+
+
+def complete(request: Request, loaded: sweeps.Sweep, build: bool, say: Callable[[str], None]) -> Prepared:
+    """Makes sure of the token store, resolves against it, and compares with what the folder already holds.
+
+    Args:
+      request: the command line.
+      loaded: what ``check`` returned.
+      build: whether a missing default store is built.
+      say: takes a line for the user.
+
+    Raises:
+      LaunchError: with every problem.
+    """
+    store, seconds = loaded.members[0].config.data.store, 0.0
+    if build and not pathlib.Path(store).exists():
+        say(f"building the token store {store} from real text, once …")
+        start = time.monotonic()
+        corpus.ensure_demo(store, loaded.members[0].config.data.vocab)
+        seconds = time.monotonic() - start
+        try:
+            loaded = sweeps.load(request.sweep, request.overrides, _stream_tokens(request))
+        except configs.ConfigError as error:
+            raise LaunchError(_of_config(error)) from None
+    fingerprint = corpus.open_store(store).fingerprint if pathlib.Path(store).exists() else None
+    cores = request.slots or len(usable_cores())
+    gated = len(loaded.sizes()) >= MIN_SIZES_TO_PREDICT
+    folder = request.out / loaded.name
+    items = place(loaded, folder, fingerprint or "", cores, gated)
+    problems = folders.conflicts(folder, items, fingerprint) if fingerprint else []
+    problems += [
+        f"{i.path}: was started on {i.cores} cores, and here are {cores}; its results depend on that: go on with as many, "
+        f"or start anew with another --out"
+        for i in items
+        if i.cores > cores and not (i.path / runs.DONE).exists()
+    ]
+    if problems:
+        raise LaunchError(problems)
+    return Prepared(request, loaded, folder, tuple(items), cores, store, fingerprint, gated, seconds)
+
+
+def place(loaded: sweeps.Sweep, folder: pathlib.Path, fingerprint: str, cores: int, gated: bool) -> list[Item]:
+    """Members with their folders, digests and cores: one each, all of them for the largest size where it waits."""
+    largest = {m.id for m in loaded.largest()} if gated else set()
+    items: list[Item] = []
+    digests: dict[str, str] = {}
+    for m in loaded.members:
+        parent = digests[m.parent] if m.parent else None
+        digests[m.id] = configs.digest(m.config, fingerprint, parent, m.mark_tokens)
+        path = folder / m.id
+        wanted = cores if m.id in largest else 1
+        items.append(Item(m, path, digests[m.id], folders.kept_cores(path, wanted), m.id in largest))
+    return items
+
+
+def _stream_tokens(request: Request) -> int | None:
+    """Tokens of one epoch, once the store is there."""
+    base, _ = sweeps.load_config(request.sweep, request.overrides)
+    store = pathlib.Path(base.data.store)
+    return corpus.stream_tokens(corpus.open_store(store), base.model.context) if store.exists() else None
+
+
+def _store_problems(loaded: sweeps.Sweep) -> list[str]:
+    stores = {m.config.data.store for m in loaded.members}
+    if len(stores) > 1:
+        return [
+            f"data.store: all members of a sweep share one store, here are {', '.join(sorted(stores))}; make a sweep of each"
+        ]
+    (store,) = stores
+    if store == DEFAULT_STORE or pathlib.Path(store).exists():
+        return []
+    return [
+        f"data.store={store!r}: there is no such token store; make it: python -m scaling.corpus --text FILE … --out {store}"
+    ]
+
+
+def _of_config(error: configs.ConfigError) -> list[str]:
+    where = str(error).partition(":")[0]
+    return [f"{where}: {problem}" for problem in error.problems]
