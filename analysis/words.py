@@ -1,0 +1,130 @@
+"""Numbers in words: what every analysis command prints, captions, and the JSON of a fit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from analysis import intervals, load
+from analysis.laws import allocation_exponent
+from scaling.units import format_count
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A value as text, scientific only where it must be."""
+    return f"{value:.{digits}g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.{digits - 1}e}"
+
+
+def between(ends: Sequence[float], digits: int = 3) -> str:
+    """An interval as ``[lo, hi]``."""
+    return f"[{number(ends[0], digits)}, {number(ends[1], digits)}]"
+
+
+def law(boot: intervals.Bootstrap, level: float) -> list[str]:
+    """The equation, its parameters with intervals, how they came about, and the verdicts."""
+    fit = boot.fit
+    ranges, p, c = boot.intervals(level), fit.params, fit.certificate
+    values = p | ({"a": allocation_exponent(p)} if "a" in ranges else {})
+    lines = [f"L(N, D) = {equation(boot)}   (nats per token; N: {fit.table.n_definition})"]
+    lines += [f"  {name:<6}= {number(values[name]):<10} {100 * level:g} % {between(ranges[name])}" for name in ranges]
+    if "a" in ranges:
+        lines.append("  a = beta / (alpha + beta): at C = k N D the best N grows as C^a, the best D as C^(1-a)")
+    lines.append(
+        f"fitted to {len(fit.residuals)} rows, {len(fit.table.sizes())} sizes: sum of Huber({fit.delta:g}) of log loss {fit.objective:.8g}, residual sd "
+        f"{100 * fit.sigma:.2g} %; {c.agreeing} of {c.starts} starts agree, gradient {c.gradient:.0e}"
+    )
+    lines.append(f"intervals: {boot.words()}" + (f"; {boot.unconverged} did not converge" if boot.unconverged else ""))
+    for what, verdict in intervals.judge_parameters(boot, level).items():
+        lines.append(f"{_NAMES[what]} {verdict_words(verdict)}")
+    return lines
+
+
+_NAMES = {"E": "irreducible loss E:", "exponents": "exponents:", "a": "allocation exponent a:"}
+
+
+def verdict_words(verdict: intervals.Verdict) -> str:
+    """'identified', or 'NOT identified: ' and why."""
+    return "identified" if verdict.identified else "NOT identified: " + "; ".join(verdict.reasons)
+
+
+def equation(boot: intervals.Bootstrap) -> str:
+    """The right-hand side with its numbers."""
+    p = boot.fit.params
+    return " + ".join(
+        number(p[t.coefficient]) + (f" {t.variable}^-{p[str(t.exponent)]:.4f}" if t.variable else "") for t in boot.fit.law.terms
+    )
+
+
+def law_json(boot: intervals.Bootstrap, level: float) -> dict[str, Any]:
+    """A fit as JSON types: everything that is needed to redo and to judge it."""
+    fit = boot.fit
+    c = fit.certificate
+    return {
+        "form": fit.law.name, "latex": fit.law.latex, "params": fit.params, "level": level,
+        "intervals": {name: list(ends) for name, ends in boot.intervals(level).items()},
+        "objective": fit.objective, "objective_definition": "sum of Huber(delta) of log(predicted) - log(measured)", "delta": fit.delta,
+        "residual_sd_log": fit.sigma, "n_rows": len(fit.residuals), "table_hash": fit.table.digest(),
+        "certificate": {"starts": c.starts, "agreeing": c.agreeing, "gradient": c.gradient, "strict_minimum": c.convex, "iterations": c.iterations},
+        "edges": list(fit.edges), "condition": intervals.condition(fit),
+        "bootstrap": {"kind": boot.kind, "draws": len(boot.theta), "clusters": boot.clusters, "unconverged": boot.unconverged},
+        "verdicts": {k: {"identified": v.identified, "reasons": list(v.reasons)} for k, v in intervals.judge_parameters(boot, level).items()},
+    }  # fmt: skip
+
+
+def prediction(p: intervals.Prediction) -> str:
+    """One prediction as sentences."""
+    lo, hi = p.interval
+    return (
+        f"{format_count(p.n_params)} parameters on {format_count(p.n_tokens)} tokens: loss {p.loss:.4f}, {100 * p.level:g} % [{lo:.4f}, {hi:.4f}] for one run, "
+        f"at {p.extrapolation:.3g} times the largest fitted compute\nthis prediction: {verdict_words(p.verdict)}"
+        "\n(the interval holds if the law's form does; form errors come on top and grow with the extrapolation)"
+    )
+
+
+def recorded(line: dict[str, Any]) -> str:
+    """A line of predictions.jsonl that was just recorded."""
+    lo, hi = line["interval"]
+    return (
+        f"recorded {line['member']}: loss {line['loss']:.4f}, {100 * line['level']:g} % [{lo:.4f}, {hi:.4f}], from {line['n_rows']} rows of "
+        f"{len(line['sizes'])} smaller sizes, {line['extrapolation']:.3g} times their largest compute"
+        + ("" if line["identified"] else "; NOT identified: " + "; ".join(line["reasons"]))
+    )
+
+
+def score(line: dict[str, Any]) -> str:
+    """A score line of predictions.jsonl."""
+    if line.get("excluded"):
+        return f"{line['member']}: predicted {line['predicted']:.4f}, no score: {line['excluded']}"
+    lo, hi = line["interval"]
+    return (
+        f"{line['member']}: predicted {line['predicted']:.4f} [{lo:.4f}, {hi:.4f}], measured {line['measured']:.4f}: "
+        f"{line['error_percent']:+.2f} %, {'inside' if line['hit'] else 'OUTSIDE'} the interval"
+    )
+
+
+def exclusions(table: load.Table) -> str:
+    """Which rows stay out of the fit and why, empty where none do."""
+    reasons = Counter(r.excluded for r in table.excluded)
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+
+
+def loss_table(rows: Iterable[load.Row]) -> list[str]:
+    """Losses by size (down) and tokens per parameter (across), for a table that has few of each; else nothing.
+
+    Several runs of one cell are averaged.
+    """
+    cells: dict[tuple[float, float], list[float]] = {}
+    sizes: dict[float, str] = {}
+    for r in rows:
+        if r.loss is not None:
+            cells.setdefault((r.n_params, float(f"{r.n_tokens / r.n_params:.2g}")), []).append(r.loss)
+            sizes[r.n_params] = format_count(r.n_params)
+    ratios = sorted({ratio for _, ratio in cells})
+    if not cells or len(ratios) > 8 or len(sizes) > 20:
+        return []
+    lines = ["tokens per parameter" + "".join(f"{ratio:>9g}" for ratio in ratios)]
+    for n, name in sorted(sizes.items()):
+        values = [cells.get((n, ratio)) for ratio in ratios]
+        lines.append(f"{name:>15} N   " + "".join(f"{sum(v) / len(v):>9.4f}" if v else f"{'–':>9}" for v in values))
+    return lines
