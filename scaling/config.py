@@ -112,7 +112,6 @@ class MachineConfig:
     tensor: int = 1
     micro_batches: int = 1  # gradient accumulation
     checkpoint_minutes: float = 2.0
-    log_seconds: float = 1.0
     compile_cache: str = "~/.cache/scaling/xla"
 
 

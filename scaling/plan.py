@@ -48,7 +48,14 @@ class Plan:
         return self.tokens * self.flops_per_token[convention]
 
     def to_dict(self) -> dict[str, Any]:
+        """What plan.json holds."""
         return dataclasses.asdict(self) | {"flops": {c: self.flops(c) for c in flops.CONVENTIONS}}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Plan:
+        """A plan read back from plan.json."""
+        fields = {f.name: content[f.name] for f in dataclasses.fields(cls)}
+        return cls(**fields | {"marks": tuple(fields["marks"]), "warnings": tuple(fields["warnings"])})
 
 
 def make_plan(

@@ -1,0 +1,471 @@
+"""Trains one run: `python -m scaling.train --config configs/default.py --config.model.depth=6 --config.run_dir=runs/one`.
+
+Reads a config (or a member's spec.json), goes on where the run directory stands, and ends with exit status
+0  done.json is written: finished, or diverged with its cause;
+75 asked to stop (SIGTERM, Ctrl-C) and saved: run the same command again;
+2  a config or a directory that cannot be used, nothing was trained;
+1  an error, with its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import fcntl
+import os
+import pathlib
+import platform
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scaling import checkpoint, cli, config, corpus, data, flops, optim, partition, runs, step, sweep
+from scaling.plan import Plan, make_plan
+from scaling.progress import Chrono, LossTrack
+from scaling.sources import SourceError
+from scaling.store import StoreError, TokenStore, stream_tokens
+from scaling.tokenizer import VocabularyError
+
+LOG_ROWS = 400  # training rows over a whole run, evenly spaced by step, so that a resumed run writes the same ones
+ATTEMPT_SECONDS = 5.0  # how often the attempt's record is renewed
+PRINT_SECONDS = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run to be trained: what, where, and from which state."""
+
+    config: config.TrainConfig
+    run_dir: pathlib.Path
+    plan: Plan
+    store: TokenStore
+    digest: str
+    parent_dir: pathlib.Path | None = None  # a branch starts from this trunk's checkpoint at plan.fork_steps
+    cluster: str | None = None
+
+    @property
+    def rows(self) -> int:
+        """Windows per step."""
+        return self.plan.batch_windows
+
+
+# ---------------------------------------------------------------------------------------------- jobs
+
+
+def job_from_config(name: str, overrides: dict[str, Any]) -> Job:
+    """A single run from a config file."""
+    tree, _ = sweep.load_config(name, overrides)
+    resolved = config.resolve(tree, name)
+    store = corpus.load_store(resolved.data.store, resolved.data.vocab)
+    plan = make_plan(resolved, stream_tokens=stream_tokens(store, resolved.model.context))
+    return Job(resolved, pathlib.Path(resolved.run_dir), plan, store, config.digest(resolved, store.fingerprint))
+
+
+def job_from_spec(path: pathlib.Path) -> Job:
+    """A member of a sweep from the spec.json that the launcher wrote.
+
+    Raises:
+      RunError: when there is no spec, or the trunk of a branch has not started.
+    """
+    spec = runs.read_json(path)
+    if spec is None:
+        raise runs.RunError(f"{path}: no such file; give the spec.json of a member that scaling.launch wrote")
+    run_dir = path.parent
+    resolved = dataclasses.replace(config.from_resolved(spec["config"]), run_dir=str(run_dir))
+    store = corpus.load_store(resolved.data.store, resolved.data.vocab)
+    trunk, parent_dir, fork_at = None, None, None
+    if spec["parent"] is not None:
+        parent_dir = run_dir / spec["parent_dir"]
+        content = runs.read_json(parent_dir / runs.PLAN)
+        if content is None:
+            raise runs.RunError(f"{parent_dir / runs.PLAN}: the trunk {spec['parent']} has not started; train it first")
+        trunk, fork_at = Plan.from_dict(content), f"{spec['fork_steps']} steps"
+    epoch = stream_tokens(store, resolved.model.context)
+    plan = make_plan(resolved, stream_tokens=epoch, trunk=trunk, fork_at=fork_at)
+    return Job(resolved, run_dir, plan, store, spec["digest"], parent_dir, spec["cluster"])
+
+
+# ----------------------------------------------------------------------------------- run directory
+
+
+@contextlib.contextmanager
+def exclusive(run_dir: pathlib.Path) -> Iterator[None]:
+    """Holds the run directory's lock, so that no run is ever trained twice at once.
+
+    Raises:
+      RunError: when another process holds it.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with open(run_dir / runs.LOCK, "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise runs.RunError(f"{run_dir}: another process trains this run; wait for it or stop it") from None
+        yield
+
+
+def open_run_dir(job: Job, device: dict[str, Any]) -> None:
+    """Writes config.json, plan.json and env.json at the first start; later compares.
+
+    Raises:
+      RunError: when the directory belongs to a run with another config or other data, naming the differences.
+    """
+    path = job.run_dir / runs.CONFIG
+    there = runs.read_json(path)
+    if there is not None and there["digest"] != job.digest:
+        old = config.identity(config.from_resolved(there["config"]))
+        changes = config.difference(old, config.identity(job.config)) or [f"data: {there['data_fingerprint']} -> {job.store.fingerprint}"]
+        raise runs.RunError(f"{path}: another run lives here ({'; '.join(changes)}); choose another run_dir, or undo the change")
+    if there is None:
+        runs.write_json(job.run_dir / runs.PLAN, job.plan.to_dict() | {"cluster": job.cluster or job.run_dir.name})
+        runs.write_json(job.run_dir / runs.ENV, environment() | device)
+        content = {"digest": job.digest, "data_fingerprint": job.store.fingerprint, "config": config.to_dict(job.config)}
+        runs.write_json(path, content)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, host and devices."""
+    from importlib import metadata
+
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "packages": {p: metadata.version(p) for p in packages},
+        "devices": [d.device_kind for d in jax.devices()],
+        "processes": jax.process_count(),
+    }
+
+
+def drop_rows_after(run_dir: pathlib.Path, step_number: int) -> None:
+    """Takes the rows that a killed attempt wrote beyond its last checkpoint out of metrics.jsonl."""
+    path = run_dir / runs.METRICS
+    rows = list(runs.read_jsonl(path))
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    for row in rows:
+        if row["step"] <= step_number:
+            runs.append_jsonl(temporary, row)
+    if temporary.exists():
+        os.replace(temporary, path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+# -------------------------------------------------------------------------------------------- device
+
+
+def set_up_jax(machine: config.MachineConfig) -> None:
+    """The persistent compilation cache, and every program in it, however quickly it compiled."""
+    if machine.compile_cache:
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(machine.compile_cache).expanduser()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def peak_flops() -> dict[str, Any]:
+    """The devices' peak for MFU: from the table, or on a CPU the float32 matmul rate measured here and now (0.1 s)."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return {"peak_flops": flops.device_peak(device.device_kind), "peak_source": "data sheet, bf16, per device"}
+    n = 768
+    x = jnp.ones((n, n))
+    multiply = jax.jit(jnp.matmul)
+    multiply(x, x).block_until_ready()
+    seconds = []
+    for _ in range(5):
+        before = time.perf_counter()
+        multiply(x, x).block_until_ready()
+        seconds.append(time.perf_counter() - before)
+    return {"peak_flops": 2 * n**3 / min(seconds), "peak_source": f"measured float32 matmul of {n} x {n}"}
+
+
+# ---------------------------------------------------------------------------------------------- run
+
+
+class StopRequest:
+    """Whether this process was asked to stop; SIGTERM and SIGINT set it, the loop acts on it between steps."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked = True
+
+
+class Run:
+    """The state of one attempt: what the loop reads and writes."""
+
+    def __init__(self, job: Job, chrono: Chrono, stop: StopRequest, device: dict[str, Any]):
+        self.job, self.chrono, self.stop = job, chrono, stop
+        mesh = partition.make_mesh(job.config.machine)
+        self.peak = device["peak_flops"] and device["peak_flops"] * mesh.size
+        self.programs = step.make_programs(job.config, mesh)
+        with chrono("compile"):
+            self.train = step.compile_train(self.programs, job.plan, job.config.model.context)
+        self.checkpoints = checkpoint.Checkpoints(job.run_dir, marks=(*job.plan.marks, job.plan.steps))
+        context, seed, tokens = job.config.model.context, job.config.seed, job.plan.tokens
+        self.stream = data.Stream.open(job.store, context, seed, tokens, job.config.data.epochs)
+        self.val_windows = data.validation(job.store, context, job.config.data.val_windows)
+        self.val_bytes = data.target_bytes(job.store, self.val_windows)
+        with chrono("restore"):
+            self.state, self.track, self.ids_hash, self.start = self._first_state()
+        self.attempt, self._attempt_path, self._saved_at = self._claim()
+        self._row_at = (self.start, time.monotonic(), 0.0)
+        self._printed = 0.0
+
+    def _first_state(self) -> tuple[step.TrainState, LossTrack, int, int]:
+        """From the own newest checkpoint, else the trunk's at the fork, else fresh."""
+        job, at = self.job, self.checkpoints.latest()
+        source, start = self.checkpoints, at
+        if at is None and job.parent_dir is not None:
+            source, start = checkpoint.Checkpoints(job.parent_dir, read_only=True), job.plan.fork_steps
+        if start is None:
+            return self.programs.init(step.named_key(job.config.seed, "init")), LossTrack(), 0, 0
+        state, meta = source.restore(start, self.programs.abstract_state)
+        return state, LossTrack(**meta["track"]), int(meta["ids_hash"]), start
+
+    def _claim(self) -> tuple[dict[str, Any], pathlib.Path, float]:
+        content = {"started_at": time.time(), "host": socket.gethostname(), "pid": os.getpid(), "from_step": self.start}
+        drop_rows_after(self.job.run_dir, self.start)
+        return content, runs.claim_attempt(self.job.run_dir, content), time.monotonic()
+
+    # -- rows and records
+
+    def record_attempt(self, at: int, exit_kind: str | None = None, cause: str | None = None) -> None:
+        """Renews attempts/NNN.json: steps, seconds by kind, and at the end how it ended."""
+        content = {"to_step": at, "seconds": self.chrono.seconds(), "exit": exit_kind, "cause": cause}
+        runs.write_json(self._attempt_path, self.attempt | content)
+
+    def _position(self, at: int) -> dict[str, Any]:
+        plan = self.job.plan
+        tokens = at * plan.batch_tokens
+        return {"step": at, "tokens": tokens, "flops": tokens * plan.flops_per_token[flops.DEFAULT_CONVENTION]}
+
+    def train_row(self, at: int, grad_norm: float, lr: float) -> None:
+        """Appends a training row for the steps since the last one; speed counts their training seconds alone."""
+        plan, now = self.job.plan, self.chrono.seconds()
+        busy = now.get("train", 0.0)
+        since, _, busy_then = self._row_at
+        self._row_at = (at, time.monotonic(), busy)
+        speed = (at - since) * plan.batch_tokens / max(1e-9, busy - busy_then)
+        mfu = speed * plan.flops_per_token[flops.DEFAULT_CONVENTION] / self.peak if self.peak else None
+        row = {"kind": "train", **self._position(at), "loss": self.track.take_mean(), "lr": lr, "grad_norm": grad_norm}
+        row |= {"tokens_per_second": round(speed, 1), "mfu": mfu and round(mfu, 4)}
+        row |= {"epoch": round(self.stream.epoch(at * self.job.rows), 4), "ids_hash": f"{self.ids_hash:016x}"}
+        runs.append_jsonl(self.job.run_dir / runs.METRICS, row)
+        if time.monotonic() - self._printed > PRINT_SECONDS or at == plan.steps:
+            self._printed = time.monotonic()
+            of_peak = f"  MFU {mfu:.1%}" if mfu else ""
+            print(f"step {at:,}/{plan.steps:,}  loss {row['loss']:.4f}  lr {lr:.2e}  {speed:,.0f} tokens/s{of_peak}", flush=True)
+
+    def validate(self, at: int) -> dict[str, Any]:
+        """Loss over the fixed validation windows: nats per token with standard error, and bits per byte."""
+        with self.chrono("eval"):
+            nats = np.concatenate(list(self._window_nats()))[: len(self.val_windows)]
+        context = self.job.config.model.context
+        row = {
+            "kind": "val",
+            **self._position(at),
+            "loss": float(nats.mean() / context),
+            "loss_stderr": float(nats.std(ddof=1) / context / np.sqrt(len(nats))) if len(nats) > 1 else None,
+            "bpb": data.bits_per_byte(float(nats.sum()), self.val_bytes),
+        }
+        runs.append_jsonl(self.job.run_dir / runs.METRICS, row)
+        print(f"step {at:,}  validation loss {row['loss']:.4f} nats/token, {row['bpb']:.4f} bits/byte", flush=True)
+        return row
+
+    def _window_nats(self) -> Iterator[np.ndarray]:
+        """Nats per window, a batch at a time; the last batch is filled up with its first window."""
+        rows, windows = self.job.rows, self.val_windows
+        for i in range(0, len(windows), rows):
+            part = windows[i : i + rows]
+            full = np.concatenate([part, np.repeat(part[:1], rows - len(part), axis=0)])
+            yield np.asarray(self.programs.evaluate(self.state.params, self._on_mesh(full)))
+
+    def _on_mesh(self, windows: np.ndarray) -> jax.Array:
+        """Rows of this process as part of the global batch."""
+        sharding = partition.batch_sharding(self.programs.mesh)
+        return jax.make_array_from_process_local_data(sharding, windows, (self.job.rows, windows.shape[1]))
+
+    def save(self, at: int) -> None:
+        """Starts an asynchronous checkpoint of the state after ``at`` steps."""
+        with self.chrono("checkpoint"):
+            meta = {"track": self.track.to_dict(), "ids_hash": str(self.ids_hash), "digest": self.job.digest}
+            self.checkpoints.save(at, self.state, meta)
+        self._saved_at = time.monotonic()
+
+    # -- the loop
+
+    def loop(self) -> tuple[int, str | None]:
+        """Trains from where the state is; returns the step reached and the cause of a divergence, if any.
+
+        The host runs one step ahead of what it reads: step s is dispatched before the loss of s - 1 is fetched.
+        """
+        job, plan = self.job, self.job.plan
+        batches = data.loader(self.stream, job.rows, self.start, jax.process_index(), jax.process_count())
+        log_every = max(1, -(-plan.steps // LOG_ROWS))
+        eval_steps = {plan.fork_steps + round(i * (plan.steps - plan.fork_steps) / job.config.evals) for i in range(1, job.config.evals)}
+        pending: tuple[int, step.Metrics, np.float32] | None = None
+        at = self.start
+        while at < plan.steps:
+            with self.chrono("data"):
+                windows = self._on_mesh(next(batches))
+            lr = optim.learning_rate(job.config.optim, plan, at)
+            with self.chrono("train"):
+                self.state, metrics = self.train(self.state, windows, lr)
+            cause = self._read(pending, log_every)
+            if cause:
+                return at, cause
+            self.ids_hash = data.ids_hash(self.ids_hash, self.stream.window_ids(at * job.rows, (at + 1) * job.rows))
+            at += 1
+            pending = (at, metrics, lr)
+            stop = self._asked_to_stop(at)
+            if at in plan.marks or at in eval_steps or stop or at == plan.steps or self._save_is_due():
+                cause, pending = self._read(pending, log_every), None
+                if cause:
+                    return at, cause
+                if at in eval_steps:
+                    self.validate(at)
+                if at not in eval_steps or at in plan.marks or stop:
+                    self.save(at)
+            if stop:
+                break
+        return at, None
+
+    def _read(self, pending: tuple[int, step.Metrics, np.float32] | None, log_every: int) -> str | None:
+        """Fetches a dispatched step's metrics, writes a row when one is due; returns the cause of a divergence."""
+        if pending is None:
+            return None
+        at, metrics, lr = pending
+        with self.chrono("train"):
+            loss, grad_norm = float(metrics.loss), float(metrics.grad_norm)
+        cause = self.track.add(at, loss, grad_norm)
+        if cause is None and (at % log_every == 0 or at == self.job.plan.steps):
+            self.train_row(at, grad_norm, float(lr))
+        return cause
+
+    def _asked_to_stop(self, at: int) -> bool:
+        return self.checkpoints.reached_preemption(at) if jax.process_count() > 1 else self.stop.asked
+
+    def _save_is_due(self) -> bool:
+        due = time.monotonic() - self._saved_at > 60 * self.job.config.machine.checkpoint_minutes
+        return due and jax.process_count() == 1
+
+    def finish(self, at: int, cause: str | None) -> int:
+        """Validates, waits for the last checkpoint and writes done.json (or, when asked to stop, only the attempt)."""
+        plan = self.job.plan
+        stopped = cause is None and at < plan.steps
+        row = None if cause or stopped else self.validate(at)
+        with self.chrono("checkpoint"):
+            self.checkpoints.wait()
+            self.checkpoints.close()
+        self.record_attempt(at, "preempted" if stopped else "done", cause)
+        if stopped:
+            print(f"saved at step {at:,} of {plan.steps:,}; run the same command to go on", flush=True)
+            return runs.PREEMPTED
+        write_done(self.job, at, cause, row)
+        print(f"diverged: {cause}" if cause else f"finished: {plan.tokens:,} tokens, done.json written", flush=True)
+        return 0
+
+
+def write_done(job: Job, at: int, cause: str | None, val: dict[str, Any] | None) -> None:
+    """The member's last file: its presence means finished."""
+    member = runs.Member(job.run_dir)
+    train_rows = [row for row in member.metrics() if row["kind"] == "train"]
+    tokens = at * job.plan.batch_tokens
+    content = {
+        "digest": job.digest,
+        "status": "diverged" if cause else "finished",
+        "cause": cause,
+        "steps": at,
+        "tokens": tokens,
+        "flops": {c: tokens * per_token for c, per_token in job.plan.flops_per_token.items()},
+        "train_loss": train_rows[-1]["loss"] if train_rows else None,
+        "val_loss": val and val["loss"],
+        "val_loss_stderr": val and val["loss_stderr"],
+        "val_bpb": val and val["bpb"],
+        "annealed": job.plan.annealed,
+        "seconds": {kind: round(s, 3) for kind, s in member.seconds().items()},
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        "finished_at": time.time(),
+    }
+    runs.write_json(job.run_dir / runs.DONE, content)
+
+
+def train(job: Job, chrono: Chrono, stop: StopRequest) -> int:
+    """Trains ``job`` to its end or until asked to stop; returns the exit status."""
+    with exclusive(job.run_dir):
+        if runs.read_json(job.run_dir / runs.DONE) is not None:
+            there = runs.read_json(job.run_dir / runs.CONFIG)
+            if there is not None and there["digest"] == job.digest:
+                print(f"{job.run_dir}: already done, nothing to train", flush=True)
+                return 0
+        set_up_jax(job.config.machine)
+        device = peak_flops()
+        open_run_dir(job, device)
+        for warning in job.plan.warnings:
+            print(f"warning: {warning}", flush=True)
+        run = Run(job, chrono, stop, device)
+        try:
+            return run.finish(*run.loop())
+        except BaseException as error:
+            run.record_attempt(run.start, "error", f"{type(error).__name__}: {error}")
+            raise
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; see the module's docstring."""
+    chrono, stop = Chrono(), StopRequest()
+    parser = argparse.ArgumentParser(
+        prog="python -m scaling.train",
+        description="Trains one run; the same command goes on where it was.",
+        epilog="Any field of the config can be set: --config.model.depth=6 --config.optim.lr=4e-3 --config.budget='20 tokens/param'",
+    )
+    parser.add_argument("--config", help="a config file: as given, in ./configs, or a packaged one, with :arg", metavar="FILE[:ARG]")
+    parser.add_argument("--spec", type=pathlib.Path, help="a member's spec.json, instead of --config (what the launcher uses)")
+
+    def run() -> int:
+        rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
+        args = parser.parse_args(rest)
+        if (args.config is None) == (args.spec is None):
+            parser.error("give --config FILE, such as --config default.py (or a member's --spec)")
+        start_distributed()
+        job = job_from_spec(args.spec) if args.spec else job_from_config(args.config, overrides)
+        return train(job, chrono, stop)
+
+    return cli.guarded(run, StoreError, SourceError, VocabularyError, data.StreamError)
+
+
+def start_distributed() -> None:
+    """Joins the other processes of a multi-host run where the environment names them (Slurm, TPU pod, SCALING_*)."""
+    env = os.environ
+    if "SCALING_NUM_PROCESSES" in env:
+        jax.distributed.initialize(env["SCALING_COORDINATOR"], int(env["SCALING_NUM_PROCESSES"]), int(env["SCALING_PROCESS_ID"]))
+    elif int(env.get("SLURM_NTASKS", "1")) > 1 or "," in env.get("TPU_WORKER_HOSTNAMES", ""):
+        jax.distributed.initialize(initialization_timeout=1800)
+
+
+if __name__ == "__main__":
+    try:
+        status = main()
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
