@@ -11,7 +11,6 @@ import time
 _STARTED = time.monotonic()
 
 import argparse  # noqa: E402
-import ast  # noqa: E402
 import os  # noqa: E402
 import pathlib  # noqa: E402
 import signal  # noqa: E402
@@ -22,8 +21,7 @@ from typing import Any, NoReturn  # noqa: E402
 import rich.console  # noqa: E402
 
 from scaling import config as configs  # noqa: E402
-from scaling import runs, units  # noqa: E402
-from scaling.corpus import StoreError  # noqa: E402
+from scaling import cli, runs, units  # noqa: E402
 from scaling.launch import board as boards  # noqa: E402
 from scaling.launch import closing, planning, prepare, status  # noqa: E402
 from scaling.launch import folder as folders  # noqa: E402
@@ -34,8 +32,11 @@ from scaling.launch.prepare import Request  # noqa: E402
 from scaling.launch.runner import Runner, Stop  # noqa: E402
 from scaling.launch.schedule import Phase  # noqa: E402
 from scaling.sources import SourceError  # noqa: E402
+from scaling.store import StoreError  # noqa: E402
 from scaling.tokenizer import VocabularyError  # noqa: E402
 
+PIPE_WIDTH = 160  # of tables that go to a file or a pipe
+OPTIONS = ("--sweep", "--out", "--runs", "--retries", "--slots", "--help", cli.PREFIX)
 VERBS = ("plan", "run", "status", "cancel")
 EPILOG = """\
 verbs
@@ -83,54 +84,22 @@ def parse(arguments: Sequence[str]) -> tuple[str, Request, pathlib.Path | None]:
     """Verb, request and --runs.
 
     Raises:
-      LaunchError: with every problem of the command line.
+      LaunchError, ConfigError: with the problems of the command line.
     """
-    known = parser()
-    args, rest = known.parse_known_args(_joined(arguments))
+    words, overrides = cli.split_overrides(arguments)
+    args, rest = parser().parse_known_args(words)
     problems: list[str] = []
     verb = args.verb or "run"
     if verb not in VERBS:
         problems.append(f"{verb!r}: no such verb; there are {', '.join(VERBS)}.{units.did_you_mean(verb, VERBS)}")
-    overrides: dict[str, Any] = {}
     for word in rest:
-        name, found, value = word.removeprefix("--config.").partition("=")
-        if word.startswith("--config.") and found:
-            overrides[name] = _value(name, value)
-        elif word.startswith("--config."):
-            problems.append(f"{word}: needs a value, such as {word}=1")
-        else:
-            options = ["--sweep", "--out", "--runs", "--retries", "--slots", "--help"]
-            problems.append(f"{word}: no such option.{units.did_you_mean(word.partition('=')[0], options)}")
+        problems.append(f"{word}: no such option.{units.did_you_mean(word.partition('=')[0], OPTIONS)}")
     if args.sweep is None and (args.runs is None or verb in ("plan", "run")):
         problems.append("--sweep: name the sweep file, such as --sweep ladder.py")
     if problems:
         raise LaunchError([f"command line: {p}" for p in problems])
     request = Request(args.sweep or "", overrides, pathlib.Path(args.out).expanduser(), args.retries, args.slots)
     return verb, request, pathlib.Path(args.runs) if args.runs else None
-
-
-def _joined(arguments: Sequence[str]) -> list[str]:
-    """``--config.a 1`` as ``--config.a=1``."""
-    out: list[str] = []
-    for word in arguments:
-        if out and out[-1].startswith("--config.") and "=" not in out[-1] and not word.startswith("--"):
-            out[-1] += f"={word}"
-        else:
-            out.append(word)
-    return out
-
-
-def _value(name: str, text: str) -> Any:
-    """A Python literal where it is one; text where it is none, or where the field is text."""
-    default: Any = configs.default_dict()
-    for key in name.split("."):
-        default = default.get(key) if isinstance(default, dict) else None
-    if isinstance(default, str):
-        return text
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def plan(request: Request, console: rich.console.Console) -> int:
@@ -190,6 +159,8 @@ def _stopped(request: Request, stop: Stop, now: dict[str, Phase], say: Any) -> i
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb; see the module's docstring for the exit status."""
     console = rich.console.Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPE_WIDTH
     try:
         verb, request, folder = parse(sys.argv[1:] if arguments is None else arguments)
         if verb == "plan":
@@ -199,8 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = folder or request.out / prepare.name(request)
         return status.show(folder, console) if verb == "status" else status.cancel(folder, console)
     except (LaunchError, configs.ConfigError, runs.RunError, StoreError, SourceError, VocabularyError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return runs.BAD_CONFIG
+        return cli.tell(error)
     except KeyboardInterrupt:
         print("stopped before anything was trained", file=sys.stderr)
         return 128 + signal.SIGINT

@@ -114,6 +114,26 @@ def ended(path: pathlib.Path) -> str | None:
     return None if done is None else str(done["status"])
 
 
+def last_attempt(path: pathlib.Path) -> dict[str, Any] | None:
+    """The latest attempts/NNN.json; None where there is none or it was cut by a kill."""
+    files = sorted((path / runs.ATTEMPTS).glob("[0-9]*.json"))
+    with contextlib.suppress(runs.RunError):
+        return runs.read_json(files[-1]) if files else None
+    return None
+
+
+def is_trained_elsewhere(path: pathlib.Path) -> bool:
+    """Whether some process holds the member's own lock."""
+    try:
+        with open(path / runs.LOCK) as f:
+            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def predicted(folder: pathlib.Path) -> set[str]:
     """Members whose prediction is on record."""
     rows = runs.read_jsonl(folder / runs.PREDICTIONS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import rich.console
@@ -47,13 +48,13 @@ def _table(prepared: Prepared, rate: estimate.Rates) -> rich.table.Table:
         header_style="dim", pad_edge=False,
     )  # fmt: skip
     out.add_column("member", no_wrap=True)
-    for name in ("N", "D", "of its own", "FLOPs", "batch", "steps", "lr", "cores", "time", "disk"):
+    for name in ("N", "D", "own D", "FLOPs", "batch", "lr", "cores", "time", "disk"):
         out.add_column(name, justify="right", no_wrap=True)
     for item in prepared.items:
         plan = item.member.plan
         out.add_row(
             item.id, format_count(plan.n_params["non_embedding"]), format_count(plan.tokens), format_count(plan.trained_tokens),
-            f"{plan.flops():.2e}", format_count(plan.batch_tokens), f"{plan.steps - plan.fork_steps:,}", f"{plan.lr:.3g}",
+            f"{plan.flops():.2e}", format_count(plan.batch_tokens), f"{plan.lr:.3g}",
             str(item.cores), format_seconds(rate.seconds(item, plan.trained_tokens)),
             f"{format_count(estimate.disk_bytes(item), 2)}B",
         )  # fmt: skip
@@ -122,10 +123,18 @@ def _gate(prepared: Prepared) -> str:
 
 
 def _warnings(items: Iterable[Item]) -> dict[str, list[str]]:
+    """Each kind of warning once, in the words of its first member; and sizes that the dial makes one shape."""
+    first: dict[str, str] = {}
     out: dict[str, list[str]] = {}
+    sizes_of: dict[int, dict[str, str]] = {}
     for item in items:
+        sizes_of.setdefault(item.member.plan.n_params["total"], {}).setdefault(item.member.size, item.id)
         for warning in item.member.plan.warnings:
-            out.setdefault(warning, []).append(item.id)
+            kind = re.sub(r"[0-9.]+[KMBT]?", "#", warning)
+            out.setdefault(first.setdefault(kind, warning), []).append(item.id)
+    for same in sizes_of.values():
+        if len(same) > 1:
+            out[f"sizes {' and '.join(same)} are one shape: the dial has no step between them"] = list(same.values())
     return out
 
 

@@ -16,8 +16,7 @@ from scaling.launch import folder as folders
 from scaling.launch.folder import Item, LaunchError
 from scaling.launch.local import usable_cores
 from scaling.launch.schedule import MIN_SIZES_TO_PREDICT
-
-DEFAULT_STORE = configs.DataConfig().store
+from scaling.store import STORE, StoreError, stream_tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +79,7 @@ def check(request: Request, writes: bool) -> sweeps.Sweep:
         loaded = sweeps.load(request.sweep, request.overrides, _stream_tokens(request))
     except configs.ConfigError as error:
         problems += _of_config(error)
-    except corpus.StoreError as error:
+    except StoreError as error:
         problems.append(str(error))
     if writes:
         problems += folders.check_writable(request.out)
@@ -109,16 +108,16 @@ def complete(request: Request, loaded: sweeps.Sweep, build: bool, say: Callable[
       LaunchError: with every problem.
     """
     store, seconds = loaded.members[0].config.data.store, 0.0
-    if build and not pathlib.Path(store).exists():
+    if build and not _exists(store):
         say(f"building the token store {store} from real text, once …")
         start = time.monotonic()
-        corpus.ensure_demo(store, loaded.members[0].config.data.vocab)
+        corpus.load_store(store, loaded.members[0].config.data.vocab)
         seconds = time.monotonic() - start
         try:
             loaded = sweeps.load(request.sweep, request.overrides, _stream_tokens(request))
         except configs.ConfigError as error:
             raise LaunchError(_of_config(error)) from None
-    fingerprint = corpus.open_store(store).fingerprint if pathlib.Path(store).exists() else None
+    fingerprint = corpus.open_store(store).fingerprint if _exists(store) else None
     cores = request.slots or len(usable_cores())
     gated = len(loaded.sizes()) >= MIN_SIZES_TO_PREDICT
     folder = request.out / loaded.name
@@ -149,25 +148,38 @@ def place(loaded: sweeps.Sweep, folder: pathlib.Path, fingerprint: str, cores: i
     return items
 
 
+def _exists(store: str) -> bool:
+    return (pathlib.Path(store) / STORE).exists()
+
+
 def _stream_tokens(request: Request) -> int | None:
     """Tokens of one epoch, once the store is there."""
     base, _ = sweeps.load_config(request.sweep, request.overrides)
-    store = pathlib.Path(base.data.store)
-    return corpus.stream_tokens(corpus.open_store(store), base.model.context) if store.exists() else None
+    if not _exists(base.data.store):
+        return None
+    return stream_tokens(corpus.load_store(base.data.store, base.data.vocab), base.model.context)
 
 
 def _store_problems(loaded: sweeps.Sweep) -> list[str]:
-    stores = {m.config.data.store for m in loaded.members}
-    if len(stores) > 1:
-        return [
-            f"data.store: all members of a sweep share one store, here are {', '.join(sorted(stores))}; make a sweep of each"
-        ]
-    (store,) = stores
-    if store == DEFAULT_STORE or pathlib.Path(store).exists():
-        return []
-    return [
-        f"data.store={store!r}: there is no such token store; make it: python -m scaling.corpus --text FILE … --out {store}"
-    ]
+    problems = []
+    for field in ("store", "vocab"):
+        found = sorted({getattr(m.config.data, field) for m in loaded.members})
+        if len(found) > 1:
+            problems.append(
+                f"data.{field}: all members of a sweep share one, here are {', '.join(found)}; make a sweep of each"
+            )
+    store = loaded.members[0].config.data.store
+    if not problems and not _exists(store) and not _is_demo(store):
+        problems.append(
+            f"data.store={store!r}: there is no such token store; make it: python -m scaling.corpus --text FILE --out {store}"
+        )
+    return problems
+
+
+def _is_demo(store: str) -> bool:
+    """Whether ``corpus.load_store`` builds it."""
+    name = pathlib.Path(store).name
+    return name == "apidocs" or name.startswith("apidocs-")
 
 
 def _of_config(error: configs.ConfigError) -> list[str]:

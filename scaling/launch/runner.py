@@ -71,6 +71,7 @@ class _Track:
     ended: str | None = None
     final_loss: float | None = None
     mark: bool = False
+    elsewhere: bool = False  # a process that this launcher knows nothing of trains it
     progress: Progress = UNKNOWN
     note: str = ""
 
@@ -160,8 +161,12 @@ class Runner:
             if report.running:
                 continue
             self._read_done(t)
-            attempts = runs.Member(t.item.path).attempts()
-            ended = outcome.judge(report.status, t.ended is not None, attempts[-1] if attempts else None)
+            ended = outcome.judge(report.status, t.ended is not None, folders.last_attempt(t.item.path))
+            if ended.end is End.REFUSED and folders.is_trained_elsewhere(t.item.path):
+                self._board.say(f"{t.item.id}: another process trains it already; waiting for that to end")
+                t.elsewhere = True
+                self._keep(t, None)
+                continue
             self._keep(t, None, t.state.tally.after(ended, t.progress.step, self._prepared.request.retries))
             self._tell(t, ended)
             self._planned = -REPLAN_SECONDS
@@ -194,7 +199,10 @@ class Runner:
     def _fact(self, t: _Track) -> Facts:
         mark = t.item.mark
         t.mark = t.mark or mark is None or t.item.started or (not t.ended and mark.is_dir())
-        return Facts(t.ended, bool(t.state.tally.failed), t.state.handle is not None, t.mark)
+        if t.elsewhere and not folders.is_trained_elsewhere(t.item.path):
+            t.elsewhere = False
+            self._read_done(t)
+        return Facts(t.ended, bool(t.state.tally.failed), t.state.handle is not None or t.elsewhere, t.mark)
 
     def _keep(self, t: _Track, handle: dict | None, tally: Tally | None = None) -> None:
         t.state = State(handle, tally or t.state.tally)
