@@ -198,6 +198,11 @@ class Prediction:
     extrapolation: float  # its compute over the largest fitted compute
     verdict: Verdict
 
+    @property
+    def far(self) -> bool:
+        """Whether it lies more than 10 times beyond the largest fitted compute."""
+        return self.extrapolation > FAR
+
 
 def predict(
     boot: Bootstrap, n_params: float, n_tokens: float, flops: float | None = None, level: float = LEVEL, cost: Cost | None = None
@@ -205,7 +210,8 @@ def predict(
     """Predicts one run.
 
     It is identified when its interval is narrower than 5 % of the loss; with collinear rows also only near their line, since
-    nothing is known beside it.  More than 10 times the largest fitted compute is said, and counts against it.
+    nothing is known beside it.  How far it lies beyond the evidence is no matter of identification: ``far`` says when that is more
+    than 10 times the largest fitted compute.
 
     Args:
       boot: refits of the law.
@@ -223,8 +229,6 @@ def predict(
     reasons = []
     if not np.isfinite(values).all() or _relative(ends, loss) > MAX_PREDICTION_WIDTH:
         reasons.append(f"its interval spans {100 * _relative(ends, loss):.0f} % of the loss (limit {100 * MAX_PREDICTION_WIDTH:.0f} %)")
-    if ratio > FAR:
-        reasons.append(f"it lies {ratio:.3g} times beyond the largest fitted compute (limit {FAR:g})")
     reasons += _off_the_line(fit, n_params, n_tokens)
     return Prediction(float(n_params), float(n_tokens), loss, ends, level, ratio, Verdict(not reasons, tuple(reasons)))
 

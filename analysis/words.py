@@ -75,9 +75,10 @@ def law_json(boot: intervals.Bootstrap, level: float) -> dict[str, Any]:
 def prediction(p: intervals.Prediction) -> str:
     """One prediction as sentences."""
     lo, hi = p.interval
+    caution = f"; CAUTION, it lies far beyond the evidence (more than {intervals.FAR:g} times its compute)" if p.far else ""
     return (
         f"{format_count(p.n_params)} parameters on {format_count(p.n_tokens)} tokens: loss {p.loss:.4f}, {100 * p.level:g} % [{lo:.4f}, {hi:.4f}] for one run, "
-        f"at {p.extrapolation:.3g} times the largest fitted compute\nthis prediction: {verdict_words(p.verdict)}"
+        f"at {p.extrapolation:.3g} times the largest fitted compute\nthis prediction: {verdict_words(p.verdict)}{caution}"
         "\n(the interval holds if the law's form does; form errors come on top and grow with the extrapolation)"
     )
 
@@ -128,3 +129,9 @@ def loss_table(rows: Iterable[load.Row]) -> list[str]:
         values = [cells.get((n, ratio)) for ratio in ratios]
         lines.append(f"{name:>15} N   " + "".join(f"{sum(v) / len(v):>9.4f}" if v else f"{'–':>9}" for v in values))
     return lines
+
+
+def pending(target: dict[str, Any]) -> str:
+    """A predicted member that has no loss (yet)."""
+    lo, hi = target["interval"]
+    return f"{target['member']}: predicted {target['predicted']:.4f} [{lo:.4f}, {hi:.4f}], {target['state']}"
