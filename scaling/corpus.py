@@ -10,6 +10,7 @@ that name is a finished store or no store.
 from __future__ import annotations
 
 import argparse
+import array
 import contextlib
 import dataclasses
 import hashlib
@@ -111,6 +112,7 @@ def build(source: Source, out: str | os.PathLike[str], vocab: str = "bytes", hol
         raise VocabularyError(
             f"--vocab {vocab}: must be 'bytes' or a BPE vocabulary size above {tokenizers.BYTE_VOCAB}, such as 4096"
         )
+    vocab = vocab if vocab == "bytes" else str(int(vocab))
     out = pathlib.Path(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -223,8 +225,8 @@ def _write_store(source: Source, folder: pathlib.Path, recipe: dict[str, Any]) -
         "tokenizer": {"kind": tokenizer.kind, "fingerprint": tokenizer.fingerprint},
         "split": {"by": "parts" if part else "documents", "part_characters": part, "holdout": holdout, "salt": SPLIT_SALT},
         "splits": {name: dataclasses.asdict(split) for name, split in splits.items()},
-        "source": recipe["source"],
         "recipe": recipe,
+        "found": source.found,
     }
     (folder / STORE).write_text(json.dumps(content, indent=1) + "\n")
     _sync(folder / STORE)
@@ -288,7 +290,7 @@ def _encode(
     files = {split: open(folder / f"{split}.bin", "wb") for split in SPLITS}  # noqa: SIM115 closed by the stack below
     hashes = {split: hashlib.sha256() for split in SPLITS}
     n_bytes = dict.fromkeys(SPLITS, 0)
-    offsets: dict[str, list[int]] = {split: [0] for split in SPLITS}
+    offsets = {split: array.array("q", [0]) for split in SPLITS}
     end = np.array([tokenizers.EOS], dtype).tobytes()
     with contextlib.ExitStack() as stack:
         for file in files.values():
@@ -421,8 +423,8 @@ def summary(store: TokenStore) -> str:
     per_token = (train.bytes + valid.bytes) / max(1, train.tokens + valid.tokens)
     text = (
         f"{store.path}: {train.tokens:,} training tokens of {train.docs:,} {store.split_by}, {valid.tokens:,} validation "
-        f"tokens of {valid.docs:,}; vocabulary {store.vocab} ({store.vocab_size:,} ids, {per_token:.3f} bytes per token); fingerprint "
-        f"{store.fingerprint}\n{store.description}"
+        f"tokens of {valid.docs:,}; vocabulary {store.vocab} ({store.vocab_size:,} ids, {per_token:.3f} bytes per token); "
+        f"fingerprint {store.fingerprint}\n{store.description}"
     )
     if store.split_by == "parts":
         text += (

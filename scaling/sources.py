@@ -59,6 +59,7 @@ class Source(Protocol):
 
     description: str
     total_bytes: int  # what ``advance`` will be told in sum
+    found: dict[str, Any]  # what only reading all of it has shown; kept in the store, decides nothing
 
     def record(self) -> dict[str, Any]:
         """What decides whether a store was made from the same text."""
@@ -105,6 +106,7 @@ class FileSource:
                 else:
                     path.open("rb").close()
         self.total_bytes = sum(p.stat().st_size for p in self.paths)
+        self.found: dict[str, Any] = {}
         self.description = f"{len(self.paths)} file{'s' if len(self.paths) > 1 else ''}: {', '.join(patterns)}"
 
     def record(self) -> dict[str, Any]:
@@ -257,15 +259,46 @@ class _Counted(io.RawIOBase):
         super().close()
 
 
+class _Unzstd(io.RawIOBase):
+    """A zstd file, frame after frame.  zstandard's own stream reader takes a file that was cut short for its end."""
+
+    def __init__(self, raw: io.BufferedReader[Any]):
+        import zstandard
+
+        self._raw, self._decompressor = raw, zstandard.ZstdDecompressor(max_window_size=2**31)
+        self._frame: Any = None
+        self._input, self._output = b"", memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._output:
+            self._input = self._input or self._raw.read1(READ_BYTES // 8)
+            if not self._input:
+                if self._frame is not None:
+                    raise EOFError("it ends inside a zstd frame")
+                return 0
+            self._frame = self._frame or self._decompressor.decompressobj()
+            self._output = memoryview(self._frame.decompress(self._input))
+            self._input = b""
+            if self._frame.eof:
+                self._input, self._frame = self._frame.unused_data, None
+        n = min(len(buffer), len(self._output))
+        buffer[:n], self._output = self._output[:n], self._output[n:]
+        return n
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
 def _open(path: pathlib.Path, advance: Advance) -> io.BufferedIOBase:
     raw = io.BufferedReader(_Counted(path, advance), READ_BYTES)
     if path.suffix == ".gz":
         return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
     if path.suffix == ".zst":
-        import zstandard
-
-        reader = zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(raw, read_across_frames=True)
-        return io.BufferedReader(reader, READ_BYTES)  # type: ignore[arg-type]
+        return io.BufferedReader(_Unzstd(raw), READ_BYTES)
     return raw
 
 
@@ -281,7 +314,7 @@ class _reading:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, EOFError | gzip.BadGzipFile | zlib.error) or type(error).__name__ == "ZstdError":
             raise SourceError(f"{self.path}: damaged or cut short ({error}); copy or compress it again") from None
-        if isinstance(error, OSError) and error.filename in (self.path, str(self.path)):
+        if isinstance(error, OSError):
             raise SourceError(f"{self.path}: cannot be read ({error.strerror}); check its permissions") from None
 
 
@@ -323,6 +356,7 @@ class DemoSource:
             if importlib.util.find_spec(module) is None:
                 raise SourceError(f"the default corpus needs {package}, which is not installed: pip install -e '.[demo]'")
             self.versions[package] = importlib.metadata.version(package)
+        self.found: dict[str, Any] = {}
         self._documents: list[tuple[str, str]] = []
 
     def record(self) -> dict[str, Any]:
@@ -341,6 +375,7 @@ class DemoSource:
             sha.update(name.encode() + b"\0" + data)
             yield self._document(name, text, advance)
         self._documents = documents
+        self.found = {"documents": len(documents), "bytes": total, "sha256": sha.hexdigest()}
         if not sha.hexdigest().startswith(DEMO_SHA256):
             have = ", ".join(f"{package} {version}" for package, version in self.versions.items())
             want = ", ".join(f"{package} {version}" for package, version in DEMO_PINS.items())

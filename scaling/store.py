@@ -55,7 +55,7 @@ class TokenStore:
       splits: of 'train' and 'valid'.
       fingerprint: sixteen hex digits of the tokens of both splits and the tokenizer.
       description: what the text is, in words.
-      source: the record of where it came from.
+      source: the record of where it came from, with what was found in it.
       split_by: 'documents', or 'parts' where too few documents had to be cut.
     """
 
@@ -121,7 +121,8 @@ def open_store(path: str | os.PathLike[str]) -> TokenStore:
         store = TokenStore(
             path=path, vocab_size=content["vocab_size"], vocab=content["vocab"], dtype=np.dtype(content["dtype"]),
             splits={s: Split(**content["splits"][s]) for s in SPLITS}, fingerprint=content["fingerprint"],
-            description=content["description"], source=content["source"], split_by=content["split"]["by"],
+            description=content["description"], source=content["recipe"]["source"] | content["found"],
+            split_by=content["split"]["by"],
         )  # fmt: skip
     except (KeyError, TypeError) as error:
         raise StoreError(f"{path / STORE}: incomplete ({error}); {again}") from None

@@ -75,13 +75,13 @@ class Tokenizer:
         Raises:
           ValueError: for an id outside the vocabulary.
         """
-        ids = [int(i) for i in ids]
-        if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
-            bad = min(ids) if min(ids) < 0 else max(ids)
+        ids = np.fromiter(ids, np.int64) if not isinstance(ids, np.ndarray) else ids
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.vocab_size:
+            bad = ids.min() if ids.min() < 0 else ids.max()
             raise ValueError(
                 f"id {bad} is outside the vocabulary of {self.vocab_size}; decode with the tokenizer of the same store"
             )
-        return b"".join(self._pieces[i] for i in ids)
+        return b"".join(map(self._pieces.__getitem__, ids.tolist()))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(vocab_size={self.vocab_size}, fingerprint={self.fingerprint!r})"
