@@ -17,19 +17,35 @@ USAGE = 2  # exit status of a clear refusal
 
 def parser(prog: str, description: str) -> argparse.ArgumentParser:
     """An argument parser with the source, output and fit arguments of every analysis command."""
-    out = argparse.ArgumentParser(prog=f"python -m analysis.{prog}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    out = argparse.ArgumentParser(
+        prog=f"python -m analysis.{prog}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     source = out.add_mutually_exclusive_group(required=True)
     source.add_argument("--runs", metavar="FOLDER", help="a sweep's folder, such as runs/ladder, or one run's")
-    source.add_argument("--csv", metavar="FILE", help="anybody's table: a header line, then one run per line, losses in nats per token")
+    source.add_argument(
+        "--csv", metavar="FILE", help="anybody's table: a header line, then one run per line, losses in nats per token"
+    )
     out.add_argument(
         "--map", metavar="ROLE=COLUMN,...", default="",
         help="which columns of the CSV hold what, such as N=params,D=tokens,loss=val_loss; roles: " + ", ".join(load.OBVIOUS)
         + ". Without D, D = C / (6N). exclude names a column whose true values leave rows out; rows of one cluster are resampled together",
     )  # fmt: skip
     out.add_argument("--out", metavar="FOLDER", help="where to write (default: the sweep's folder, else ./analysis_out)")
-    out.add_argument("--n", choices=load.N_DEFINITIONS, default=load.N_DEFINITIONS[0], help="which parameters of our runs count as N (default: %(default)s)")
-    out.add_argument("--flops", choices=flops.CONVENTIONS, default=flops.DEFAULT_CONVENTION, help="how FLOPs of our runs are counted (default: %(default)s)")
-    out.add_argument("--delta", type=float, help="where the Huber loss of log loss turns absolute (default: 1e-3 for a CSV, 1e-2 for runs)")
+    out.add_argument(
+        "--n",
+        choices=load.N_DEFINITIONS,
+        default=load.N_DEFINITIONS[0],
+        help="which parameters of our runs count as N (default: %(default)s)",
+    )
+    out.add_argument(
+        "--flops",
+        choices=flops.CONVENTIONS,
+        default=flops.DEFAULT_CONVENTION,
+        help="how FLOPs of our runs are counted (default: %(default)s)",
+    )
+    out.add_argument(
+        "--delta", type=float, help="where the Huber loss of log loss turns absolute (default: 1e-3 for a CSV, 1e-2 for runs)"
+    )
     out.add_argument("--level", type=_level, default=LEVEL, help="of all intervals (default: %(default)s)")
     out.add_argument("--draws", type=int, default=DRAWS, help="bootstrap refits (default: %(default)s)")
     return out

@@ -28,7 +28,9 @@ CONTINUATION = (1e-1, 1e-2)
 STARTS = 4
 MIN_SIZES = 3
 _VANISHED = 1e-6  # a term whose share of the loss is below this on every row has run to zero
-_LINEAR_SHARE = 1e-4  # a term with at least this share of the loss on some row is stepped in its coefficient, not in the logarithm
+_LINEAR_SHARE = (
+    1e-4  # a term with at least this share of the loss on some row is stepped in its coefficient, not in the logarithm
+)
 _EXPONENT_RANGE = (0.01, 3.0)  # no power law of loss was ever reported outside; beyond it a term is a constant or a step
 
 
@@ -155,7 +157,9 @@ def _softmax(z: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _starting_points(law: Law, z: np.ndarray, target: np.ndarray, count: int) -> np.ndarray:
     """theta of the best grid cells that lie apart, by weighted linear least squares of L with weights 1/L^2."""
-    grid = np.array(np.meshgrid(*[range(len(EXPONENT_GRID))] * len(law.exponents), indexing="ij")).reshape(len(law.exponents), -1)
+    grid = np.array(np.meshgrid(*[range(len(EXPONENT_GRID))] * len(law.exponents), indexing="ij")).reshape(
+        len(law.exponents), -1
+    )
     first = len(law.terms)
     features, cells = [], []
     for t, term in enumerate(law.terms):

@@ -98,7 +98,13 @@ def bootstrap(fit: Fit, draws: int = DRAWS, kind: str | None = None, seed: int =
         targets = fitted + corrected_residuals(fit, groups, 1.0) * rng.choice(values, size=(draws, clusters))[:, groups]
     chunk, start = max(1, _CHUNK // n), revived(fit.design, fit.theta[None])
     parts = [
-        minimise(fit.design, targets[i : i + chunk], weights[i : i + chunk], np.repeat(start, len(targets[i : i + chunk]), 0), fit.delta)
+        minimise(
+            fit.design,
+            targets[i : i + chunk],
+            weights[i : i + chunk],
+            np.repeat(start, len(targets[i : i + chunk]), 0),
+            fit.delta,
+        )
         for i in range(0, draws, chunk)
     ]
     noise = rng.choice(corrected_residuals(fit, groups, 0.5), draws) * rng.choice([-1.0, 1.0], draws)
@@ -162,7 +168,11 @@ def judge_parameters(boot: Bootstrap, level: float = LEVEL) -> dict[str, Verdict
         lo, hi = ranges["E"]
         wide = [f"E may lie anywhere from {lo:.3g} to {hi:.3g}: it needs larger and longer runs"]
         out["E"] = wide if lo <= 0.05 * fit.params["E"] or hi > MAX_E_FACTOR * lo else []
-    out["exponents"] = [_wide(name, ranges[name]) for name in fit.law.exponents if _relative(ranges[name], fit.params[name]) > MAX_EXPONENT_WIDTH]
+    out["exponents"] = [
+        _wide(name, ranges[name])
+        for name in fit.law.exponents
+        if _relative(ranges[name], fit.params[name]) > MAX_EXPONENT_WIDTH
+    ]
     if "a" in ranges:
         a = allocation_exponent(fit.params)
         out["a"] = [_wide("a", ranges["a"])] if _relative(ranges["a"], a) > MAX_EXPONENT_WIDTH else []
@@ -205,7 +215,12 @@ class Prediction:
 
 
 def predict(
-    boot: Bootstrap, n_params: float, n_tokens: float, flops: float | None = None, level: float = LEVEL, cost: Cost | None = None
+    boot: Bootstrap,
+    n_params: float,
+    n_tokens: float,
+    flops: float | None = None,
+    level: float = LEVEL,
+    cost: Cost | None = None,
 ) -> Prediction:
     """Predicts one run.
 
@@ -228,7 +243,9 @@ def predict(
     ratio = flops / float(fit.table.column("flops").max())
     reasons = []
     if not np.isfinite(values).all() or _relative(ends, loss) > MAX_PREDICTION_WIDTH:
-        reasons.append(f"its interval spans {100 * _relative(ends, loss):.0f} % of the loss (limit {100 * MAX_PREDICTION_WIDTH:.0f} %)")
+        reasons.append(
+            f"its interval spans {100 * _relative(ends, loss):.0f} % of the loss (limit {100 * MAX_PREDICTION_WIDTH:.0f} %)"
+        )
     reasons += _off_the_line(fit, n_params, n_tokens)
     return Prediction(float(n_params), float(n_tokens), loss, ends, level, ratio, Verdict(not reasons, tuple(reasons)))
 

@@ -29,7 +29,11 @@ class Term:
 
     @property
     def latex(self) -> str:
-        return self.coefficient if self.variable is None else f"{self.coefficient}\\,{self.variable}^{{-{_LATEX[str(self.exponent)]}}}"
+        return (
+            self.coefficient
+            if self.variable is None
+            else f"{self.coefficient}\\,{self.variable}^{{-{_LATEX[str(self.exponent)]}}}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

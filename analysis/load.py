@@ -116,7 +116,9 @@ class Curve:
     val_loss: np.ndarray
 
 
-def table(n_params: Sequence[float], n_tokens: Sequence[float], loss: Sequence[float], cluster: Sequence[str] | None = None) -> Table:
+def table(
+    n_params: Sequence[float], n_tokens: Sequence[float], loss: Sequence[float], cluster: Sequence[str] | None = None
+) -> Table:
     """A table from arrays, for notebooks and tests; C = 6ND, every row its own cluster unless told."""
     names = [str(c) for c in cluster] if cluster is not None else [str(i) for i in range(len(loss))]
     rows = tuple(
@@ -153,7 +155,9 @@ def _member_row(member: runs_module.Member, planned: Mapping[str, Any] | None, n
     plan, done = member.read(runs_module.PLAN), member.read(runs_module.DONE)
     about = planned or plan
     if about is None:
-        raise LoadError(f"{member.path}: no {runs_module.PLAN}, and no {runs_module.SWEEP} that lists it; train it, or remove it")
+        raise LoadError(
+            f"{member.path}: no {runs_module.PLAN}, and no {runs_module.SWEEP} that lists it; train it, or remove it"
+        )
     spec, config = member.read(runs_module.SPEC) or {}, member.read(runs_module.CONFIG) or {}
     state = PLANNED
     if done is not None:
@@ -253,7 +257,9 @@ def csv(path: str | os.PathLike[str], mapping: Mapping[str, str] | None = None) 
     if not rows:
         raise LoadError(f"{path}: has a header but no rows")
     definition = f"column '{columns['N']}'"
-    return Table(str(path), tuple(rows), "csv", definition, f"column '{columns['C']}'" if "C" in columns else "6ND", tuple(notes))
+    return Table(
+        str(path), tuple(rows), "csv", definition, f"column '{columns['C']}'" if "C" in columns else "6ND", tuple(notes)
+    )
 
 
 def _columns(path: pathlib.Path, header: list[str], given: dict[str, str]) -> dict[str, str]:
@@ -266,7 +272,9 @@ def _columns(path: pathlib.Path, header: list[str], given: dict[str, str]) -> di
                 f"{path}: --map {role}={column}: no column '{column}'; there are {', '.join(header)}.{did_you_mean(column, header)}"
             )
     lower = {h.lower(): h for h in reversed(header)}
-    found = {role: next(lower[n] for n in names if n in lower) for role, names in OBVIOUS.items() if any(n in lower for n in names)}
+    found = {
+        role: next(lower[n] for n in names if n in lower) for role, names in OBVIOUS.items() if any(n in lower for n in names)
+    }
     columns = found | given
     for role, words in (("N", "the parameters"), ("loss", "the loss"), ("D", "the tokens (or C, the FLOPs)")):
         if role not in columns and not (role == "D" and "C" in columns):

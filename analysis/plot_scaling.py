@@ -51,7 +51,9 @@ class Story:
     level: float
 
 
-def tell(table: load.Table, curves: list[load.Curve], lines: list[dict[str, Any]], delta: float | None, level: float, draws: int) -> Story:
+def tell(
+    table: load.Table, curves: list[load.Curve], lines: list[dict[str, Any]], delta: float | None, level: float, draws: int
+) -> Story:
     """Fits what can be fitted and gathers the rest; ``lines`` are those of predictions.jsonl."""
     boot, no_fit = None, None
     try:
@@ -77,7 +79,9 @@ def _afterwards(table: load.Table, delta: float | None, level: float, draws: int
     """The largest size predicted from the smaller ones now, where nothing was recorded."""
     members = predict.largest(table)
     try:
-        boot = intervals.bootstrap(fit.fit(predict.smaller(table, members[0].n_params), delta=delta), draws) if members else None
+        boot = (
+            intervals.bootstrap(fit.fit(predict.smaller(table, members[0].n_params), delta=delta), draws) if members else None
+        )
     except fit.FitError:
         return []
     if boot is None:
@@ -104,25 +108,31 @@ def figure(story: Story) -> Figure:
 
     with matplotlib.rc_context(_STYLE):
         text = caption(story)
-        height = 5.9 + 0.21 * (text.count("\n") + 1)
+        height = 6.3 + 0.21 * (text.count("\n") + 1)
         wide = bool(story.curves)
         out = Figure(figsize=(13.5 if wide else 9.5, height), dpi=150)
         FigureCanvasAgg(out)
-        bottom = (0.21 * (text.count("\n") + 1) + 0.75) / height
+        bottom = (0.21 * (text.count("\n") + 1) + 0.72) / height
         grid = out.add_gridspec(
-            2, 2 if wide else 1, width_ratios=[1, 1.25] if wide else [1], height_ratios=[3.6, 1], hspace=0.09, wspace=0.17,
-            left=0.055 if wide else 0.08, right=0.985 if wide or not _bar(story) else 0.97, top=1 - 0.42 / height, bottom=bottom,
+            2, 2 if wide else 1, width_ratios=[1, 1.25] if wide else [1], height_ratios=[2.7, 1], hspace=0.09, wspace=0.17,
+            left=0.055 if wide else 0.08, right=0.985 if not _bar(story) else 0.945, top=1 - 0.42 / height, bottom=bottom,
         )  # fmt: skip
         colour = _colours(story)
-        main = out.add_subplot(grid[0, -1])
-        below = out.add_subplot(grid[1, -1], sharex=main)
+        main = out.add_subplot(grid[0, -1] if story.boot else grid[:, -1])
         if wide:
             _draw_curves(out.add_subplot(grid[:, 0]), story, colour)
         _draw_compute(main, story, colour)
-        _draw_residuals(below, story, colour)
+        panels = [main]
+        if story.boot is not None:
+            panels.append(out.add_subplot(grid[1, -1], sharex=main))
+            _draw_residuals(panels[1], story, story.boot.fit, colour)
+            main.tick_params(labelbottom=False, which="both")
+        panels[-1].set_xlabel(
+            f"C, training FLOPs ({CONVENTIONS.get(story.table.flops_convention, story.table.flops_convention)})"
+        )
         if _bar(story):
-            _draw_bar(out, [main, below], story)
-        out.text(0.012, 0.012, text, fontsize=9.2, va="bottom", ha="left", color="#333333", linespacing=1.35)
+            _draw_bar(out, panels, story)
+        out.text(0.012, 0.012, text, fontsize=9.5, va="bottom", ha="left", color="#333333", linespacing=1.4)
         return out
 
 
@@ -155,36 +165,41 @@ def _draw_bar(out: Figure, axes: list[Axes], story: Story) -> None:
 
     lo, hi = _range(story)
     palette = ListedColormap(colormaps["viridis"](np.linspace(0, 0.88, 256)))
-    bar = out.colorbar(cm.ScalarMappable(LogNorm(np.exp(lo), np.exp(hi)), palette), ax=axes, pad=0.015, aspect=40)
+    bar = out.colorbar(
+        cm.ScalarMappable(LogNorm(np.exp(lo), np.exp(hi)), palette), ax=axes, pad=0.02, fraction=0.035, aspect=45
+    )
     bar.set_label("N, parameters")
     bar.outline.set_visible(False)  # type: ignore[operator]
 
 
-def _smooth(tokens: np.ndarray, loss: np.ndarray, bins: int = 150) -> tuple[np.ndarray, np.ndarray]:
-    """Means over equal steps of log tokens."""
-    if len(tokens) < 3:
-        return tokens, loss
-    edges = np.geomspace(tokens[0] * 0.999, tokens[-1] * 1.001, bins + 1)
-    where = np.digitize(tokens, edges)
+def _smooth(tokens: np.ndarray, loss: np.ndarray, per_decade: int = 50) -> tuple[np.ndarray, np.ndarray]:
+    """Means over equal steps of log tokens, the same steps for every curve, so that a short branch is no noisier than its trunk."""
+    where = np.floor(np.log10(tokens) * per_decade)
     kept = np.unique(where)
     return np.array([tokens[where == k].mean() for k in kept]), np.array([loss[where == k].mean() for k in kept])
 
 
 def _draw_curves(ax: Axes, story: Story, colour: Any) -> None:
     """Loss against tokens of every member; the trunk solid, branches with the point where they end."""
+    drawn = []
     for c in sorted(story.curves, key=lambda c: -c.n_params):
         if len(c.tokens):
-            ax.plot(*_smooth(c.tokens, c.loss), color=colour(c.n_params), lw=0.8, alpha=0.55, zorder=2)
+            drawn.append(_smooth(c.tokens, c.loss))
+            ax.plot(*drawn[-1], color=colour(c.n_params), lw=1.0, alpha=0.7, zorder=2)
         if len(c.val_tokens):
             ax.plot(c.val_tokens, c.val_loss, ".", color=colour(c.n_params), ms=4, zorder=3)
     ends = {r.id: r for r in story.table.rows if r.loss is not None and r.annealed and r.excluded is None}
     for r in ends.values():
         ax.plot(r.n_tokens, r.loss, "o", color=colour(r.n_params), ms=6, mec="white", mew=0.6, zorder=4)
+    for tokens, _, loss, n in _diverged(story):
+        ax.plot(tokens, loss, "X", mfc="none", mec=colour(n), ms=8, mew=1.2, zorder=4)
     ax.set(xscale="log", yscale="log", xlabel="D, tokens", ylabel="L, loss (nats per token)", title="Training curves")
     finals = [float(r.loss) for r in story.table.rows if r.loss is not None]
-    values = np.concatenate([c.loss for c in story.curves if len(c.loss)] or [np.array(finals or [1.0])])
-    low = min([*finals, float(values.min())])
-    ax.set_ylim(low * 0.97, min(float(values.max()) * 1.03, 2.2 * max(finals, default=float(values.max()))))
+    top = 1.6 * max(finals)  # the first steps from chance would squeeze the rest
+    ax.set_ylim(min(finals) * 0.96, top)
+    seen = [tokens[loss < top].min() for tokens, loss in drawn if (loss < top).any()]
+    if seen:
+        ax.set_xlim(min(seen) / 1.15, max(r.n_tokens for r in story.table.rows if r.loss is not None) * 1.2)
     _count_axis(ax.xaxis)
     _loss_axis(ax)
     if not _bar(story):
@@ -196,7 +211,14 @@ def _draw_curves(ax: Axes, story: Story, colour: Any) -> None:
             Line2D([], [], color="#555555", ls="", marker=".", ms=5, label="validation"),
             Line2D([], [], color="#555555", ls="", marker="o", ms=6, label="annealed end"),
         ]
-        ax.legend(handles=handles, loc="upper right", frameon=False, title="size", title_fontsize=9.5)
+        ax.legend(handles=handles, loc="upper right", frameon=False, title="N", title_fontsize=9.5, alignment="left")
+
+
+def _diverged(story: Story) -> list[tuple[float, float, float, float]]:
+    """(tokens, flops, last finite training loss, n_params) of members that diverged and left a curve."""
+    last = {c.id: c for c in story.curves if len(c.tokens)}
+    rows = [r for r in story.table.rows if r.state == load.DIVERGED and r.id in last]
+    return [(c.tokens[-1], r.flops * c.tokens[-1] / r.n_tokens, c.loss[-1], r.n_params) for r in rows for c in [last[r.id]]]
 
 
 def _draw_compute(ax: Axes, story: Story, colour: Any) -> None:
@@ -210,17 +232,11 @@ def _draw_compute(ax: Axes, story: Story, colour: Any) -> None:
             ax.plot(r.flops, r.loss, "o", color=colour(r.n_params), ms=4.2 if many else 6.5, mec="white", mew=0.4, zorder=4)
         elif r.excluded is not None:
             ax.plot(r.flops, r.loss, "o", mfc="none", mec=colour(r.n_params), ms=5, mew=1.1, alpha=0.8, zorder=3)
+    for _, flops, loss, n in _diverged(story):
+        ax.plot(flops, loss, "X", mfc="none", mec=colour(n), ms=8, mew=1.2, zorder=3)
     for t in story.targets:
-        lo, hi = t["interval"]
-        offset = 0.985 if t["measured"] is not None else 1.0  # beside the star, not under it
-        ax.errorbar(
-            t["flops"] * offset, t["predicted"], yerr=[[t["predicted"] - lo], [hi - t["predicted"]]], fmt="D", color="#c1272d",
-            mfc="white", mec="#c1272d", ms=7, mew=1.5, capsize=4, lw=1.4, zorder=6,
-        )  # fmt: skip
-        if t["measured"] is not None:
-            ax.plot(t["flops"], t["measured"], "*", color=colour(t["n_params"]), ms=14, mec="black", mew=0.8, zorder=7)
+        _draw_target(ax, t, 1.0, colour)
     ax.set(xscale="log", yscale="log", ylabel="L, loss (nats per token)", title="Loss against compute")
-    ax.tick_params(labelbottom=False)
     _loss_axis(ax)
     values = [float(r.loss) for r in shown if r.loss is not None] + [e for t in story.targets for e in t["interval"]]
     if values:
@@ -229,22 +245,41 @@ def _draw_compute(ax: Axes, story: Story, colour: Any) -> None:
     _legend(ax, story)
 
 
+def _draw_target(ax: Axes, t: dict[str, Any], unit: float, colour: Any, percent: bool = False) -> None:
+    """A predicted interval and, once it is there, the measured loss; in percent off ``unit`` where asked."""
+    scale = (lambda v: 100 * (v / unit - 1)) if percent else (lambda v: v)
+    lo, middle, hi = (scale(v) for v in (t["interval"][0], t["predicted"], t["interval"][1]))
+    beside = 0.955 if t["measured"] is not None else 1.0  # the prediction stands just left of its star, not under it
+    ax.errorbar(
+        t["flops"] * beside, middle, yerr=[[middle - lo], [hi - middle]], fmt="D", color="#c1272d", mfc="white", mec="#c1272d",
+        ms=5.5, mew=1.4, capsize=3.5, lw=1.4, zorder=6,
+    )  # fmt: skip
+    if t["measured"] is not None:
+        ax.plot(t["flops"], scale(t["measured"]), "*", color=colour(t["n_params"]), ms=12, mec="black", mew=0.8, zorder=7)
+
+
 def _legend(ax: Axes, story: Story) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     grey: dict[str, Any] = {"color": "#555555"}
-    handles: list[Any] = [Line2D([], [], **grey, ls="", marker="o", ms=6, label="measured, fitted")]
+    handles: list[Any] = [
+        Line2D([], [], **grey, ls="", marker="o", ms=6, label="measured, fitted" if story.boot else "measured")
+    ]
     if any(r.loss is not None for r in story.table.excluded):
-        handles.append(Line2D([], [], **grey, ls="", marker="o", ms=5, mfc="none", label="excluded (see caption)"))
+        handles.append(Line2D([], [], **grey, ls="", marker="o", ms=5, mfc="none", label="left out (see caption)"))
+    if _diverged(story):
+        handles.append(Line2D([], [], **grey, ls="", marker="X", ms=7, mfc="none", label="diverged, last finite loss"))
     if story.boot is not None:
         handles.append(Line2D([], [], **grey, lw=1.1, label=r"law at fixed $N$"))
         handles.append((Patch(color="black", alpha=0.13), Line2D([], [], color="black", lw=2, ls="--", label="")))
-    labels = [h.get_label() if not isinstance(h, tuple) else f"compute-optimal frontier, {100 * story.level:g} %" for h in handles]
+    labels = [
+        h.get_label() if not isinstance(h, tuple) else f"compute-optimal frontier, {100 * story.level:g} %" for h in handles
+    ]
     if story.targets:
-        how = "predicted" if story.targets_source == "recorded" else "predicted from smaller (afterwards)"
+        how = "predicted" if story.targets_source == "recorded" else "predicted afterwards"
         handles.append(Line2D([], [], ls="", marker="D", mfc="white", mec="#c1272d", mew=1.5, ms=7))
-        labels.append(f"largest rung, {how}, {100 * story.targets[0]['level']:g} %")
+        labels.append(f"largest rung ({story.targets[0]['size']}), {how}, {100 * story.targets[0]['level']:g} %")
     if any(t["measured"] is not None for t in story.targets):
         handles.append(Line2D([], [], ls="", marker="*", ms=12, mfc="#b5de2b", mec="black", mew=0.8))
         labels.append("largest rung, measured")
@@ -271,7 +306,10 @@ def _draw_law(ax: Axes, story: Story, colour: Any) -> None:
         per_token = np.mean([r.flops / r.n_tokens for r in same]) if same else float(story.cost.flops(n, 1.0))
         ends = [r.flops for r in same] if same else [lo, hi]
         flops = np.geomspace(max(lo, min(ends) / 1.6), min(hi, max(ends) * 1.6), 100)
-        ax.plot(flops, law.loss(params, n, flops / per_token), color=colour(n), lw=1.1, alpha=0.85, zorder=2)
+        loss = law.loss(params, n, flops / per_token)
+        if not same:  # a curve at a size of no run: near the frontier, where the runs are
+            loss = np.where(loss < 1.2 * optimum(params, flops, story.cost)[2], loss, np.nan)
+        ax.plot(flops, loss, color=colour(n), lw=1.1, alpha=0.85, zorder=2)
     flops = np.geomspace(lo, hi, 80)
     band = frontier(story, flops)
     ax.fill_between(flops, band["lo"], band["hi"], color="black", alpha=0.13, lw=0, zorder=1)
@@ -289,25 +327,36 @@ def frontier(story: Story, flops: np.ndarray) -> dict[str, np.ndarray]:
     return {"flops": flops, "n_params": n, "n_tokens": d, "loss": loss, "lo": lo, "hi": hi}
 
 
-def _draw_residuals(ax: Axes, story: Story, colour: Any) -> None:
-    """Measured against the law, in percent."""
-    convention = CONVENTIONS.get(story.table.flops_convention, story.table.flops_convention)
-    ax.set(xscale="log", xlabel=f"C, training FLOPs ({convention})", ylabel="off the law, %")
+def _draw_residuals(ax: Axes, story: Story, law_fit: fit.Fit, colour: Any) -> None:
+    """Measured against the law, in percent, and there too the largest rung's intervals, which the panel above is too coarse for."""
+    ax.set(xscale="log", ylabel="off the law, %")
     ax.axhline(0, color="black", lw=0.9)
-    if story.boot is None:
-        ax.text(0.5, 0.55, "no law: too few rows (see caption)", transform=ax.transAxes, ha="center", va="bottom", color="#777777")
-        ax.set_yticks([])
-        return
     rows = story.table.fitted
-    off = 100 * np.expm1(story.boot.fit.residuals)
-    ax.scatter([r.flops for r in rows], off, c=[colour(r.n_params) for r in rows], s=14 if len(rows) > 60 else 26, lw=0.4, ec="white", zorder=3)
-    top = 1.15 * max(np.abs(off).max(), 0.05)
+    off = 100 * np.expm1(law_fit.residuals)
+    drawn = {t["member"] for t in story.targets}
+    plain = [(r, v) for r, v in zip(rows, off, strict=True) if r.id not in drawn]
+    ax.scatter(
+        [r.flops for r, _ in plain],
+        [v for _, v in plain],
+        c=[colour(r.n_params) for r, _ in plain],
+        s=14 if len(rows) > 60 else 26,
+        lw=0.4,
+        ec="white",
+        zorder=3,
+    )
+    ends = []
+    for t in story.targets:
+        unit = float(law_fit.law.loss(law_fit.params, t["n_params"], t["n_tokens"]))
+        _draw_target(ax, t, unit, colour, percent=True)
+        ends += [100 * abs(v / unit - 1) for v in t["interval"]]
+    top = 1.15 * max([*np.abs(off), *ends, 0.05])
     ax.set_ylim(-top, top)
 
 
 def _count_axis(axis: Any) -> None:
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda v, _: format_count(v) if v >= 1 else ""))
     axis.set_minor_formatter(NullFormatter())
 
@@ -323,37 +372,49 @@ def _loss_axis(ax: Axes) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def caption(story: Story) -> str:
-    """Definitions, rows, exclusions, the law with its intervals, and how far to trust it."""
+def caption(story: Story, plain: bool = False) -> str:
+    """Definitions, rows, exclusions, the law with its intervals, and how far to trust it; ``plain`` has no mathtext."""
     table = story.table
-    parts = [
-        f"N: {table.n_definition.replace('_', '-')}{' parameters' if table.kind == 'runs' else ''}. "
-        f"C: {CONVENTIONS.get(table.flops_convention, table.flops_convention)}. {len(table.fitted)} rows fitted, {len(table.sizes())} sizes."
-    ]
+    n_words = f"{table.n_definition.replace('_', '-')} parameters" if table.kind == "runs" else table.n_definition
+    first = [f"N: {n_words}. C: {CONVENTIONS.get(table.flops_convention, table.flops_convention)}."]
+    first.append(f"{len(table.fitted)} rows fitted, {len(table.sizes())} sizes.")
     if left_out := words.exclusions(table):
-        parts.append(f"Left out: {left_out}.")
-    parts += [f"{note[0].upper()}{note[1:]}." for note in table.notes]
-    if story.boot is None:
-        parts.append(f"No fit: {story.no_fit}.")
-    else:
+        first.append(f"Left out: {left_out}.")
+    first += [f"{note[0].upper()}{note[1:]}." for note in table.notes]
+    second = [f"No fit: {(story.no_fit or '').removeprefix(f'{table.source}: ')}."]
+    if story.boot is not None:
         boot = story.boot
+        values = words.values(boot)
         ranges = boot.intervals(story.level)
-        values = boot.fit.params | {"a": boot.fit.params["beta"] / (boot.fit.params["alpha"] + boot.fit.params["beta"])}
-        parts.append(
-            f"Law: L = {words.equation(boot)}; " + ", ".join(f"{k} {words.number(values[k], 3)} {words.between(v)}" for k, v in ranges.items())
-            + f" ({100 * story.level:g} %, {boot.words()}; Huber {boot.fit.delta:g})."
-        )  # fmt: skip
+        greek = {} if plain else {"alpha": "α", "beta": "β"}
+        each = ", ".join(
+            f"{greek.get(k, k)} = {words.number(values[k], 3)} {words.between(v)}".replace(" ", "\u00a0" if not plain else " ")
+            for k, v in ranges.items()
+        )
         lacking = [what for what, v in intervals.judge_parameters(boot, story.level).items() if not v.identified]
-        parts.append(f"Not identified by these rows: {', '.join(lacking)}." if lacking else "E, exponents and a are identified.")
-        parts.append("Bands hold if the law's form does.")
-    return "\n".join(textwrap.wrap(" ".join(parts), 190 if story.curves else 132))
+        verdict = (
+            f"Not identified by these rows: {', '.join(lacking)}." if lacking else "E, the exponents and a are identified."
+        )
+        form = f"L = {words.equation(boot)}" if plain else words.latex(boot)
+        second = [
+            f"Law: {form} with {each} ({100 * story.level:g} %; {boot.words()}; Huber delta {boot.fit.delta:g}). {verdict}"
+        ]
+        second.append("Bands hold if the law's form does.")
+        if story.targets_source == "computed afterwards":
+            second.append(
+                "The largest rung was predicted from the smaller sizes after it had been trained: nothing was recorded before."
+            )
+    width = 10**6 if plain else (186 if story.curves else 128)
+    return "\n".join(
+        textwrap.fill(" ".join(part), width, break_on_hyphens=False, break_long_words=False) for part in (first, second)
+    )
 
 
 def to_json(story: Story) -> dict[str, Any]:
     """All numbers of the figure."""
     out: dict[str, Any] = {
         "source": story.table.source, "n_definition": story.table.n_definition, "flops_convention": story.table.flops_convention,
-        "notes": list(story.table.notes), "caption": caption(story).replace("\n", " "), "rows": [dataclasses.asdict(r) for r in story.table.rows],
+        "notes": list(story.table.notes), "caption": caption(story, plain=True).replace("\n", " "), "rows": [dataclasses.asdict(r) for r in story.table.rows],
         "cost": {"form": "C = k N^g D", "k": story.cost.k, "g": story.cost.g}, "law": None, "no_fit": story.no_fit,
         "largest_rung": {"source": story.targets_source, "members": story.targets},
     }  # fmt: skip
@@ -367,12 +428,22 @@ def to_json(story: Story) -> dict[str, Any]:
 def in_words(story: Story) -> str:
     """What the command prints."""
     table = story.table
-    lines = [f"{table.source}: {len(table.fitted)} rows fitted" + (f"; left out: {left}" if (left := words.exclusions(table)) else "")]
+    lines = [
+        f"{table.source}: {len(table.fitted)} rows fitted"
+        + (f"; left out: {left}" if (left := words.exclusions(table)) else "")
+    ]
     lines += [f"note: {note}" for note in table.notes]
     lines += words.law(story.boot, story.level) if story.boot is not None else [f"no fit: {story.no_fit}"]
     lines += words.loss_table(table.fitted)
     if story.targets:
-        lines.append("largest rung, predicted " + ("on the record:" if story.targets_source == "recorded" else "from smaller sizes now (nothing was recorded before it trained):"))
+        lines.append(
+            "largest rung, predicted "
+            + (
+                "on the record:"
+                if story.targets_source == "recorded"
+                else "from smaller sizes now (nothing was recorded before it trained):"
+            )
+        )
         lines += ["  " + (words.score(t) if t["measured"] is not None else words.pending(t)) for t in story.targets]
     return "\n".join(lines)
 
@@ -385,7 +456,9 @@ def main(argv: list[str] | None = None) -> None:
     curves = load.curves(args.runs, table) if args.runs else []
     lines = list(runs.read_jsonl(pathlib.Path(args.runs) / runs.PREDICTIONS)) if args.runs else []
     if not any(r.loss is not None for r in table.rows):
-        raise load.LoadError(f"{table.source}: nothing to draw: no run has a final loss yet; see `python -m scaling.launch status`")
+        raise load.LoadError(
+            f"{table.source}: nothing to draw: no run has a final loss yet; see `python -m scaling.launch status`"
+        )
     story = tell(table, curves, lines, args.delta, args.level, args.draws)
     out = cli.out_dir(args)
     runs.write_json(out / "scaling.json", to_json(story))

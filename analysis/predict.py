@@ -44,7 +44,11 @@ def smaller(table: load.Table, n_params: float) -> load.Table:
         raise fit.FitError(
             f"{table.source}: predicting {units.format_count(n_params)} parameters needs {MIN_SMALLER_SIZES} smaller sizes with finished, annealed "
             f"runs; there are {len(out.sizes())} of {planned} planned: "
-            + ("train them first" if planned >= MIN_SMALLER_SIZES else "a ladder that predicts its top needs at least four sizes")
+            + (
+                "train them first"
+                if planned >= MIN_SMALLER_SIZES
+                else "a ladder that predicts its top needs at least four sizes"
+            )
         )
     return out
 
@@ -67,7 +71,9 @@ def record(table: load.Table, sweep_dir: pathlib.Path, delta: float | None, leve
     late = [r.id for r in fresh if r.state != load.PLANNED and r.id not in recorded]
     todo = [r for r in fresh if r.state == load.PLANNED]
     if late and not todo:
-        raise load.LoadError(f"{', '.join(late)}: already in training or trained; a prediction must come first, so none is recorded")
+        raise load.LoadError(
+            f"{', '.join(late)}: already in training or trained; a prediction must come first, so none is recorded"
+        )
     for member in late:
         print(f"{member}: already in training or trained, so no prediction is recorded for it", file=sys.stderr)
     if not todo:
@@ -144,9 +150,13 @@ def main(argv: list[str] | None = None) -> None:
     assert __doc__ is not None
     parser = cli.parser("predict", __doc__)
     what = parser.add_argument_group("what to do (one at least)")
-    what.add_argument("--record", action="store_true", help="record predictions of the largest planned size in <sweep>/predictions.jsonl")
+    what.add_argument(
+        "--record", action="store_true", help="record predictions of the largest planned size in <sweep>/predictions.jsonl"
+    )
     what.add_argument("--score", action="store_true", help="score recorded predictions whose members have ended")
-    what.add_argument("--live", action="store_true", help="write live_predictions.json, each member from smaller sizes, for a board")
+    what.add_argument(
+        "--live", action="store_true", help="write live_predictions.json, each member from smaller sizes, for a board"
+    )
     what.add_argument("--n-params", type=_count, metavar="N", help="predict a run of this many parameters, such as 7e9 or 7B")
     what.add_argument("--tokens", type=_count, metavar="D", help="and this many tokens, such as 1.4T")
     args = parser.parse_args(argv)
@@ -158,14 +168,21 @@ def main(argv: list[str] | None = None) -> None:
     table = cli.table(args)
     if args.record:
         lines = record(table, pathlib.Path(args.runs), args.delta, args.level, args.draws)
-        print("\n".join(words.recorded(line) for line in lines) or "nothing new to record: these members are predicted from these rows")
+        print(
+            "\n".join(words.recorded(line) for line in lines)
+            or "nothing new to record: these members are predicted from these rows"
+        )
     if args.score:
         lines = score(table, pathlib.Path(args.runs))
         print("\n".join(words.score(line) for line in lines) or "nothing new to score")
     if args.live:
         members = live(table, args.delta)
         runs.write_json(pathlib.Path(args.runs) / "live_predictions.json", {"members": members})
-        print(f"{len(members)} live predictions" if members else "no live predictions yet: three smaller finished sizes are needed")
+        print(
+            f"{len(members)} live predictions"
+            if members
+            else "no live predictions yet: three smaller finished sizes are needed"
+        )
     if args.n_params is not None:
         _one(table, args)
 

@@ -12,8 +12,10 @@ from scaling.units import format_count
 
 
 def number(value: float, digits: int = 4) -> str:
-    """A value as text, scientific only where it must be."""
-    return f"{value:.{digits}g}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.{digits - 1}e}"
+    """A value to ``digits`` significant digits, in powers of ten only where it must be; what has run to zero is 0."""
+    if abs(value) < 1e-9:
+        return "0"
+    return f"{float(f'{value:.{digits}g}'):g}" if 1e-3 <= abs(value) < 1e6 else f"{value:.{digits - 1}e}"
 
 
 def between(ends: Sequence[float], digits: int = 3) -> str:
@@ -24,10 +26,9 @@ def between(ends: Sequence[float], digits: int = 3) -> str:
 def law(boot: intervals.Bootstrap, level: float) -> list[str]:
     """The equation, its parameters with intervals, how they came about, and the verdicts."""
     fit = boot.fit
-    ranges, p, c = boot.intervals(level), fit.params, fit.certificate
-    values = p | ({"a": allocation_exponent(p)} if "a" in ranges else {})
+    ranges, c = boot.intervals(level), fit.certificate
     lines = [f"L(N, D) = {equation(boot)}   (nats per token; N: {fit.table.n_definition})"]
-    lines += [f"  {name:<6}= {number(values[name]):<10} {100 * level:g} % {between(ranges[name])}" for name in ranges]
+    lines += [f"  {name:<6}= {number(values(boot)[name]):<10} {100 * level:g} % {between(ranges[name])}" for name in ranges]
     if "a" in ranges:
         lines.append("  a = beta / (alpha + beta): at C = k N D the best N grows as C^a, the best D as C^(1-a)")
     lines.append(
@@ -48,11 +49,28 @@ def verdict_words(verdict: intervals.Verdict) -> str:
     return "identified" if verdict.identified else "NOT identified: " + "; ".join(verdict.reasons)
 
 
+def values(boot: intervals.Bootstrap) -> dict[str, float]:
+    """The parameters and, where the law has one, the allocation exponent a."""
+    p = boot.fit.params
+    return p | ({"a": float(allocation_exponent(p))} if {"alpha", "beta"} <= p.keys() else {})
+
+
+def latex(boot: intervals.Bootstrap) -> str:
+    """The law with its numbers as mathtext, without a space, so that a caption does not break within it."""
+    p = boot.fit.params
+    terms = [
+        number(p[t.coefficient]) + (f"\\,{t.variable}^{{-{number(p[str(t.exponent)])}}}" if t.variable else "")
+        for t in boot.fit.law.terms
+    ]
+    return f"$L={'+'.join(terms)}$"
+
+
 def equation(boot: intervals.Bootstrap) -> str:
     """The right-hand side with its numbers."""
     p = boot.fit.params
     return " + ".join(
-        number(p[t.coefficient]) + (f" {t.variable}^-{p[str(t.exponent)]:.4f}" if t.variable else "") for t in boot.fit.law.terms
+        number(p[t.coefficient]) + (f" {t.variable}^-{p[str(t.exponent)]:.4f}" if t.variable else "")
+        for t in boot.fit.law.terms
     )
 
 

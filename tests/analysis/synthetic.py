@@ -62,10 +62,21 @@ def _write_curve(path: pathlib.Path, member: dict, loss: float, rng: np.random.G
     start = 0.8 * tokens if member["role"] == "branch" else 0.0
     steps = np.unique(np.linspace(start, tokens, 200)[1:] // BATCH * BATCH)
     gap = laws.CHINCHILLA.loss(TRUTH, n, steps)
-    shape = gap + 0.06 * (1 - np.sqrt(np.clip((steps - start) / (tokens - start), 0, 1)) if start else 1) + 3.5 * np.exp(-steps / 3e4)
+    shape = (
+        gap
+        + 0.06 * (1 - np.sqrt(np.clip((steps - start) / (tokens - start), 0, 1)) if start else 1)
+        + 3.5 * np.exp(-steps / 3e4)
+    )
     shape = np.minimum(shape + (loss - shape[-1]), 5.5)
     rows = [
-        {"kind": "train", "step": int(t // BATCH), "tokens": int(t), "flops": 0.0, "loss": float(v + 0.03 * rng.standard_normal()), "lr": 8e-3}
+        {
+            "kind": "train",
+            "step": int(t // BATCH),
+            "tokens": int(t),
+            "flops": 0.0,
+            "loss": float(v + 0.03 * rng.standard_normal()),
+            "lr": 8e-3,
+        }
         for t, v in zip(steps, shape, strict=True)
     ]
     rows += [{"kind": "val", "step": int(t // BATCH), "tokens": int(t), "flops": 0.0, "loss": float(v), "loss_stderr": 0.004}
