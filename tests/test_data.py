@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies as st
 
 from scaling import corpus, data
-from scaling.data import Rows, Stream, StreamError, gather, ids_hash, loader, order_seed, validation
+from scaling.data import Rows, Stream, StreamError, ids_hash, loader, order_seed, validation, window_view
 from scaling.sources import FileSource
 
 CONTEXT = 16
@@ -89,7 +89,8 @@ def test_rows_are_the_text_and_neighbours_share_one_token(store, stream):
     assert batch.dtype == np.int32 and batch.shape == (8, CONTEXT + 1)
     for row, i in zip(batch, ids, strict=True):
         assert row.tolist() == tokens[i * CONTEXT : (i + 1) * CONTEXT + 1].tolist()
-    whole = gather(tokens, np.arange(stream.epoch_windows), CONTEXT)
+    whole = window_view(tokens, CONTEXT)
+    assert whole.shape == (stream.epoch_windows, CONTEXT + 1)
     assert whole[:, 1:].ravel().tolist() == tokens[1 : stream.epoch_windows * CONTEXT + 1].tolist()  # each target once
 
 
