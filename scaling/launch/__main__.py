@@ -20,8 +20,8 @@ from typing import Any, NoReturn  # noqa: E402
 
 import rich.console  # noqa: E402
 
-from scaling import config as configs  # noqa: E402
 from scaling import cli, runs, units  # noqa: E402
+from scaling import config as configs  # noqa: E402
 from scaling.launch import board as boards  # noqa: E402
 from scaling.launch import closing, planning, prepare, status  # noqa: E402
 from scaling.launch import folder as folders  # noqa: E402

@@ -109,7 +109,8 @@ class PlainBoard:
         for row in rows:
             if row.phase is not self._phases.get(row.id):
                 self._phases[row.id] = row.phase
-                self.say(_sentence(row))
+                if row.phase.over or row.phase is Phase.RUNNING:
+                    self.say(_sentence(row))
         self._summary = summary
         if time.monotonic() - self._summed >= SUMMARY_SECONDS:
             self._summed = time.monotonic()

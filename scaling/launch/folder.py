@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import importlib.metadata
 import json
@@ -12,8 +11,9 @@ import os
 import pathlib
 import platform
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 from scaling import config as configs
 from scaling import flops, runs
@@ -171,21 +171,29 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LAUNCH_LOCK, "a+") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
+        if not _take(f):
             pid = holder(folder)
             raise LaunchError(
                 [f"{folder}: another launcher runs this sweep{f' (pid {pid})' if pid else ''}; watch it with the verb status, "
                  f"end it with the verb cancel, or give another --out"]
-            ) from None  # fmt: skip
+            )  # fmt: skip
         f.seek(0)
         f.truncate()
         json.dump({"pid": os.getpid()}, f)
         f.flush()
         yield
+
+
+def _take(file: IO[str]) -> bool:
+    """Locks ``file``; a few tries, because a status elsewhere looks at the lock by holding it for a moment."""
+    for _ in range(5):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
 
 
 def holder(folder: pathlib.Path) -> int | None:
@@ -194,7 +202,7 @@ def holder(folder: pathlib.Path) -> int | None:
         with open(folder / LAUNCH_LOCK) as f:
             try:
                 fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 text = f.read()
                 return int(json.loads(text)["pid"]) if text else None
     except FileNotFoundError:

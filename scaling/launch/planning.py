@@ -115,7 +115,7 @@ def _gate(prepared: Prepared) -> str:
     count = len(prepared.sweep.sizes())
     if not prepared.gated:
         return (
-            f"prediction: none, {count} sizes are fewer than {schedule.MIN_SIZES_TO_PREDICT} (three to fit, one to predict); "
+            f"prediction: none, it takes {schedule.MIN_SIZES_TO_PREDICT} sizes (three to fit, one to predict), here are {count}; "
             f"nothing waits for it"
         )
     largest = prepared.sweep.largest()

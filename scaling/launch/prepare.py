@@ -183,5 +183,16 @@ def _is_demo(store: str) -> bool:
 
 
 def _of_config(error: configs.ConfigError) -> list[str]:
+    """Its problems with their place; one that several members share is told once."""
     where = str(error).partition(":")[0]
-    return [f"{where}: {problem}" for problem in error.problems]
+    members: dict[str, list[str]] = {}
+    for problem in error.problems:
+        member, found, rest = problem.partition(": ")
+        members.setdefault(rest if found else problem, []).append(member)
+    out = []
+    for problem in error.problems:
+        member, found, rest = problem.partition(": ")
+        who = members.pop(rest if found else problem, [])
+        if who:
+            out.append(f"{where}: " + (f"{who[0]} and {len(who) - 1} more: {rest}" if len(who) > 1 else problem))
+    return out
