@@ -27,8 +27,10 @@ def parser(prog: str, description: str) -> argparse.ArgumentParser:
     )
     out.add_argument(
         "--map", metavar="ROLE=COLUMN,...", default="",
-        help="which columns of the CSV hold what, such as N=params,D=tokens,loss=val_loss; roles: " + ", ".join(load.OBVIOUS)
-        + ". Without D, D = C / (6N). exclude names a column whose true values leave rows out; rows of one cluster are resampled together",
+        help="which columns of the CSV hold what, such as N=params,D=tokens,loss=val_loss; roles: "
+        + ", ".join(load.OBVIOUS)
+        + ". Without D, D = C / (6N). exclude names a column whose true values leave rows out; rows of one cluster are "
+        "resampled together",
     )  # fmt: skip
     out.add_argument("--out", metavar="FOLDER", help="where to write (default: the sweep's folder, else ./analysis_out)")
     out.add_argument(

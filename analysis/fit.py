@@ -124,7 +124,8 @@ def check_rows(table: Table, law: Law = CHINCHILLA) -> None:
         left_out = f" ({len(table.excluded)} more are excluded)" if table.excluded else ""
         raise FitError(
             f"{table.source}: {rows} rows with {sizes} sizes and {budgets} token counts{left_out}; the {law.name} law has "
-            f"{len(law.parameters)} parameters and needs at least {need} rows, {MIN_SIZES} sizes and {MIN_SIZES} token counts: train or add more"
+            f"{len(law.parameters)} parameters and needs at least {need} rows, {MIN_SIZES} sizes and "
+            f"{MIN_SIZES} token counts: train or add more"
         )
 
 
@@ -174,14 +175,14 @@ def _starting_points(law: Law, z: np.ndarray, target: np.ndarray, count: int) ->
     right = np.stack([features[t].sum(1)[cells[t]] for t in range(first)], -1)
     ridge = 1e-12 * np.trace(gram, axis1=1, axis2=2)[:, None, None] * np.eye(first)
     coefficients = np.linalg.solve(gram + ridge, right[..., None])[..., 0]
-    # A cell with a negative coefficient stays a candidate, with that term nearly switched off, and is judged as such.
-    floor = 1e-4 * len(z) / np.stack([features[t].sum(1)[cells[t]] for t in range(first)], -1)
-    coefficients = np.maximum(coefficients, floor)
+    # A cell with a negative coefficient stays a candidate, with that term at 1e-4 of the loss, and is judged as such.
+    coefficients = np.maximum(coefficients, 1e-4 * len(z) / right)
     misfit = np.einsum("ci,cij,cj->c", coefficients, gram, coefficients) - 2 * np.sum(coefficients * right, -1)
-    theta, chosen = np.hstack([np.log(coefficients), EXPONENT_GRID[grid.T]]), []
+    theta = np.hstack([np.log(coefficients), EXPONENT_GRID[grid.T]])
+    chosen: list[int] = []
     for cell in np.argsort(misfit):
         if all(np.abs(grid[:, cell] - grid[:, c]).max() >= 4 for c in chosen):
-            chosen.append(cell)
+            chosen.append(int(cell))
         if len(chosen) == count:
             break
     return theta[chosen]
@@ -280,7 +281,7 @@ def _derivatives(
 
 
 def _bounded(step: np.ndarray, linear: np.ndarray) -> np.ndarray:
-    """The step in theta: shortened so that no coefficient loses more than 99.9 % or more than triples, nor another moves by over 1."""
+    """The step in theta, shortened so that no coefficient loses over 99.9 % or more than triples and nothing else moves by over 1."""
     limit = np.where(linear, np.where(step < 0, 0.999, 2.0), 1.0)
     step = step * np.minimum(1.0, np.min(limit / np.maximum(np.abs(step), 1e-300), -1, keepdims=True))
     return np.where(linear, np.log1p(np.where(linear, step, 0.0)), step)
@@ -295,7 +296,7 @@ def revived(z: np.ndarray, theta: np.ndarray) -> np.ndarray:
 
 
 def _solve_positive(matrix: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Solution of every lane, and which lanes' matrices are positive definite by their pivots (LAPACK's Cholesky refuses all for one)."""
+    """Solution of every lane, and which matrices are positive definite (LAPACK's Cholesky refuses all of them for one)."""
     p = matrix.shape[-1]
     left = matrix.copy()
     good = np.ones(len(matrix), bool)

@@ -73,7 +73,7 @@ def bootstrap(fit: Fit, draws: int = DRAWS, kind: str | None = None, seed: int =
 
     'wild' (Wu 1986; clusters: Cameron, Gelbach and Miller 2008): the residuals of all rows of a cluster are multiplied by one
     random weight of mean 0 and variance 1.  A fit shrinks its residuals, so what it absorbed is put back first, by cluster and
-    leverage (MacKinnon, Nielsen and Webb 2023).  On 600 simulated ladders of five trunks with three branches 90 % intervals covered
+    leverage (MacKinnon, Nielsen and Webb 2023).  On simulated ladders of five trunks with three branches 90 % intervals cover
     88 to 95 % of the parameters and 85 to 94 % of runs one size up; with sqrt(n / (n - p)) instead, 59 to 79 % and 62 to 83 %.
     Resampling a handful of trunks whole would mostly draw tables that cannot carry the law.  'case': rows with replacement.
 
@@ -147,16 +147,16 @@ def judge_parameters(boot: Bootstrap, level: float = LEVEL) -> dict[str, Verdict
 
     The irreducible loss E is identified when its interval stays off zero and its ends differ by less than a factor of 1.5; the
     exponents when each interval is narrower than half the value; a (which the ridge between E, A and alpha leaves alone) when
-    its interval is narrower than half its value.  None is when log N and log D are collinear (|correlation| > 0.995), the scaled
-    normal matrix is worse than 1e6, a parameter ran to an edge, or Newton found no strict minimum.
+    its interval is narrower than half its value.  None is when log N and log D are collinear (|correlation| > 0.995), the
+    scaled normal matrix is worse than 1e6, a parameter ran to an edge, or Newton found no strict minimum.
     """
     fit = boot.fit
     common = list(fit.edges)
     n, d = (np.log(fit.table.column(c).astype(float)) for c in ("n_params", "n_tokens"))
     if abs(correlation := float(np.corrcoef(n, d)[0, 1])) > MAX_COLLINEAR:
         common.append(
-            f"tokens grow in step with parameters in all rows (correlation of logs {correlation:.4f}), so the two power laws cannot "
-            f"be told apart: add rows with other tokens per parameter"
+            f"tokens grow in step with parameters in all rows (correlation of logs {correlation:.4f}), so the two power laws "
+            f"cannot be told apart: add rows with other tokens per parameter"
         )
     if (worst := condition(fit)) > MAX_CONDITION:
         common.append(f"the condition number of the normal matrix is {worst:.1e} (limit {MAX_CONDITION:.0e})")
@@ -225,8 +225,8 @@ def predict(
     """Predicts one run.
 
     It is identified when its interval is narrower than 5 % of the loss; with collinear rows also only near their line, since
-    nothing is known beside it.  How far it lies beyond the evidence is no matter of identification: ``far`` says when that is more
-    than 10 times the largest fitted compute.
+    nothing is known beside it.  How far it lies beyond the evidence is no matter of identification: ``far`` says when it is
+    more than 10 times the largest fitted compute.
 
     Args:
       boot: refits of the law.

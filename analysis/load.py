@@ -181,7 +181,8 @@ def _member_row(member: runs_module.Member, planned: Mapping[str, Any] | None, n
         member.id, str(about.get("size") or format_count(about["n_params"]["non_embedding"], 2)), float(n),
         float(actual["tokens"]), float(actual["flops"][convention]), loss,
         _finite(done.get("val_loss_stderr")) if done else None,
-        str(about.get("cluster") or spec.get("cluster") or member.id), annealed, about.get("seed", config.get("seed")), state, excluded,
+        str(about.get("cluster") or spec.get("cluster") or member.id), annealed,
+        about.get("seed", config.get("seed")), state, excluded,
     )  # fmt: skip
 
 
@@ -269,7 +270,8 @@ def _columns(path: pathlib.Path, header: list[str], given: dict[str, str]) -> di
     for role, column in given.items():
         if column not in header:
             raise LoadError(
-                f"{path}: --map {role}={column}: no column '{column}'; there are {', '.join(header)}.{did_you_mean(column, header)}"
+                f"{path}: --map {role}={column}: no column '{column}'; there are {', '.join(header)}."
+                f"{did_you_mean(column, header)}"
             )
     lower = {h.lower(): h for h in reversed(header)}
     found = {
@@ -314,13 +316,14 @@ def _csv_row(path: pathlib.Path, line: Mapping[str, Any], number: int, columns: 
     if flag("exclude", False):
         excluded = f"marked in column '{columns['exclude']}'"
     return Row(
-        name, format_count(n), n, d, c if c is not None else 6 * n * d, loss, positive("stderr") if "stderr" in columns else None,
+        name, format_count(n), n, d, c if c is not None else 6 * n * d, loss,
+        positive("stderr") if "stderr" in columns else None,
         text("cluster") if "cluster" in columns else f"line {number}", annealed,
-        int(float(text("seed"))) if text_is_number(line, columns, "seed") else None, FINISHED, excluded,
+        int(float(text("seed"))) if _is_number(line, columns, "seed") else None, FINISHED, excluded,
     )  # fmt: skip
 
 
-def text_is_number(line: Mapping[str, Any], columns: Mapping[str, str], role: str) -> bool:
+def _is_number(line: Mapping[str, Any], columns: Mapping[str, str], role: str) -> bool:
     """Whether the optional ``role`` is there and holds a number."""
     try:
         return role in columns and math.isfinite(float(line.get(columns[role]) or "nan"))

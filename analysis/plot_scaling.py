@@ -30,7 +30,7 @@ CONVENTIONS = {
     "matmul_causal": "exact matmul FLOPs, causal attention", "matmul_full": "exact matmul FLOPs, full attention",
     "6N": "6 x total parameters x tokens", "6N_nonembedding": "6 x non-embedding parameters x tokens",
 }  # fmt: skip
-_STYLE = {
+_STYLE: Any = {
     "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11.5, "legend.fontsize": 9.5, "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "grid.linewidth": 0.6, "svg.fonttype": "none",
     "svg.hashsalt": "scaling", "mathtext.fontset": "dejavusans",
@@ -93,7 +93,8 @@ def _afterwards(table: load.Table, delta: float | None, level: float, draws: int
 def _target(row: load.Row, predicted: float, ends: list[float], level: float, recorded_at: str | None) -> dict[str, Any]:
     measured = row.loss if row.excluded is None else None
     return {
-        "member": row.id, "size": row.size, "n_params": row.n_params, "n_tokens": row.n_tokens, "flops": row.flops, "predicted": predicted,
+        "member": row.id, "size": row.size, "n_params": row.n_params, "n_tokens": row.n_tokens, "flops": row.flops,
+        "predicted": predicted,
         "interval": ends, "level": level, "recorded_at": recorded_at, "measured": measured, "state": row.excluded or row.state,
         "error_percent": 100 * (predicted / measured - 1) if measured else None,
         "hit": ends[0] <= measured <= ends[1] if measured else None,
@@ -136,6 +137,16 @@ def figure(story: Story) -> Figure:
         return out
 
 
+def save(story: Story, folder: pathlib.Path) -> None:
+    """Writes scaling.png and scaling.svg, the same bytes for the same story."""
+    import matplotlib
+
+    drawn = figure(story)
+    with matplotlib.rc_context(_STYLE):  # the SVG's options are read when it is written
+        drawn.savefig(folder / "scaling.png")
+        drawn.savefig(folder / "scaling.svg", metadata={"Date": None})
+
+
 def _sizes(story: Story) -> dict[float, str]:
     """Parameter counts that are drawn, with their labels, ascending."""
     found = {r.n_params: r.size for r in story.table.rows if r.loss is not None or story.table.kind == "runs"}
@@ -173,7 +184,7 @@ def _draw_bar(out: Figure, axes: list[Axes], story: Story) -> None:
 
 
 def _smooth(tokens: np.ndarray, loss: np.ndarray, per_decade: int = 50) -> tuple[np.ndarray, np.ndarray]:
-    """Means over equal steps of log tokens, the same steps for every curve, so that a short branch is no noisier than its trunk."""
+    """Means over equal steps of log tokens, the same for every curve, so that a branch is no noisier than its trunk."""
     where = np.floor(np.log10(tokens) * per_decade)
     kept = np.unique(where)
     return np.array([tokens[where == k].mean() for k in kept]), np.array([loss[where == k].mean() for k in kept])
@@ -188,9 +199,9 @@ def _draw_curves(ax: Axes, story: Story, colour: Any) -> None:
             ax.plot(*drawn[-1], color=colour(c.n_params), lw=1.0, alpha=0.7, zorder=2)
         if len(c.val_tokens):
             ax.plot(c.val_tokens, c.val_loss, ".", color=colour(c.n_params), ms=4, zorder=3)
-    ends = {r.id: r for r in story.table.rows if r.loss is not None and r.annealed and r.excluded is None}
-    for r in ends.values():
-        ax.plot(r.n_tokens, r.loss, "o", color=colour(r.n_params), ms=6, mec="white", mew=0.6, zorder=4)
+    ends = story.table.fitted
+    for r in ends:
+        ax.plot(r.n_tokens, r.loss or np.nan, "o", color=colour(r.n_params), ms=6, mec="white", mew=0.6, zorder=4)
     for tokens, _, loss, n in _diverged(story):
         ax.plot(tokens, loss, "X", mfc="none", mec=colour(n), ms=8, mew=1.2, zorder=4)
     ax.set(xscale="log", yscale="log", xlabel="D, tokens", ylabel="L, loss (nats per token)", title="Training curves")
@@ -229,9 +240,18 @@ def _draw_compute(ax: Axes, story: Story, colour: Any) -> None:
     many = len(shown) > 60
     for r in shown:
         if r.excluded is None and r.id not in with_measure:
-            ax.plot(r.flops, r.loss, "o", color=colour(r.n_params), ms=4.2 if many else 6.5, mec="white", mew=0.4, zorder=4)
+            ax.plot(
+                r.flops,
+                r.loss or np.nan,
+                "o",
+                color=colour(r.n_params),
+                ms=4.2 if many else 6.5,
+                mec="white",
+                mew=0.4,
+                zorder=4,
+            )
         elif r.excluded is not None:
-            ax.plot(r.flops, r.loss, "o", mfc="none", mec=colour(r.n_params), ms=5, mew=1.1, alpha=0.8, zorder=3)
+            ax.plot(r.flops, r.loss or np.nan, "o", mfc="none", mec=colour(r.n_params), ms=5, mew=1.1, alpha=0.8, zorder=3)
     for _, flops, loss, n in _diverged(story):
         ax.plot(flops, loss, "X", mfc="none", mec=colour(n), ms=8, mew=1.2, zorder=3)
     for t in story.targets:
@@ -328,7 +348,7 @@ def frontier(story: Story, flops: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _draw_residuals(ax: Axes, story: Story, law_fit: fit.Fit, colour: Any) -> None:
-    """Measured against the law, in percent, and there too the largest rung's intervals, which the panel above is too coarse for."""
+    """Measured against the law, in percent, and there the largest rung's intervals, for which the panel above is too coarse."""
     ax.set(xscale="log", ylabel="off the law, %")
     ax.axhline(0, color="black", lw=0.9)
     rows = story.table.fitted
@@ -413,8 +433,8 @@ def caption(story: Story, plain: bool = False) -> str:
 def to_json(story: Story) -> dict[str, Any]:
     """All numbers of the figure."""
     out: dict[str, Any] = {
-        "source": story.table.source, "n_definition": story.table.n_definition, "flops_convention": story.table.flops_convention,
-        "notes": list(story.table.notes), "caption": caption(story, plain=True).replace("\n", " "), "rows": [dataclasses.asdict(r) for r in story.table.rows],
+        "source": story.table.source, "flops_convention": story.table.flops_convention, "n_definition": story.table.n_definition, "notes": list(story.table.notes),
+        "caption": caption(story, plain=True).replace("\n", " "), "rows": [dataclasses.asdict(r) for r in story.table.rows],
         "cost": {"form": "C = k N^g D", "k": story.cost.k, "g": story.cost.g}, "law": None, "no_fit": story.no_fit,
         "largest_rung": {"source": story.targets_source, "members": story.targets},
     }  # fmt: skip
@@ -462,9 +482,7 @@ def main(argv: list[str] | None = None) -> None:
     story = tell(table, curves, lines, args.delta, args.level, args.draws)
     out = cli.out_dir(args)
     runs.write_json(out / "scaling.json", to_json(story))
-    drawn = figure(story)
-    for suffix in ("png", "svg"):
-        drawn.savefig(out / f"scaling.{suffix}", metadata={"Date": None} if suffix == "svg" else None)
+    save(story, out)
     print(in_words(story))
     print(f"wrote {out / 'scaling.png'}, scaling.svg and scaling.json")
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
-import math
 import pathlib
 import sys
 from typing import Any
@@ -42,8 +41,8 @@ def smaller(table: load.Table, n_params: float) -> load.Table:
     planned = len({r.n_params for r in out.rows})
     if len(out.sizes()) < MIN_SMALLER_SIZES:
         raise fit.FitError(
-            f"{table.source}: predicting {units.format_count(n_params)} parameters needs {MIN_SMALLER_SIZES} smaller sizes with finished, annealed "
-            f"runs; there are {len(out.sizes())} of {planned} planned: "
+            f"{table.source}: predicting {units.format_count(n_params)} parameters needs {MIN_SMALLER_SIZES} smaller sizes "
+            f"with finished, annealed runs; there are {len(out.sizes())} of {planned} planned: "
             + (
                 "train them first"
                 if planned >= MIN_SMALLER_SIZES
@@ -87,7 +86,8 @@ def record(table: load.Table, sweep_dir: pathlib.Path, delta: float | None, leve
             "interval": list(p.interval), "level": level, "law": {"form": boot.fit.law.name, "params": boot.fit.params},
             "delta": boot.fit.delta, "n_definition": table.n_definition, "flops_convention": table.flops_convention,
             "n_rows": len(rows.fitted), "sizes": rows.sizes(), "table_hash": digest, "extrapolation": p.extrapolation,
-            "identified": p.verdict.identified, "reasons": list(p.verdict.reasons), "trained_before": False, "recorded_at": _now(),
+            "identified": p.verdict.identified, "reasons": list(p.verdict.reasons), "trained_before": False,
+            "recorded_at": _now(),
         })  # fmt: skip
     for line in lines:
         runs.append_jsonl(sweep_dir / runs.PREDICTIONS, line)
@@ -194,9 +194,13 @@ def _one(table: load.Table, args: argparse.Namespace) -> None:
     p = intervals.predict(boot, args.n_params, args.tokens, level=args.level, cost=cost)
     print("\n".join(words.law(boot, args.level)))
     print(words.prediction(p))
-    content = intervals.to_dict(p) | {"source": table.source, "n_definition": table.n_definition, "flops": math.nan,
-                                      "law": words.law_json(boot, args.level), "rows": [dataclasses.asdict(r) for r in table.rows]}  # fmt: skip
-    content["flops"] = float(cost.flops(args.n_params, args.tokens))
+    content = intervals.to_dict(p) | {
+        "source": table.source,
+        "n_definition": table.n_definition,
+        "flops": float(cost.flops(args.n_params, args.tokens)),
+        "law": words.law_json(boot, args.level),
+        "rows": [dataclasses.asdict(r) for r in table.rows],
+    }
     runs.write_json(cli.out_dir(args) / "prediction.json", content)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -32,8 +33,9 @@ def law(boot: intervals.Bootstrap, level: float) -> list[str]:
     if "a" in ranges:
         lines.append("  a = beta / (alpha + beta): at C = k N D the best N grows as C^a, the best D as C^(1-a)")
     lines.append(
-        f"fitted to {len(fit.residuals)} rows, {len(fit.table.sizes())} sizes: sum of Huber({fit.delta:g}) of log loss {fit.objective:.8g}, residual sd "
-        f"{100 * fit.sigma:.2g} %; {c.agreeing} of {c.starts} starts agree, gradient {c.gradient:.0e}"
+        f"fitted to {len(fit.residuals)} rows, {len(fit.table.sizes())} sizes: sum of Huber({fit.delta:g}) of log loss "
+        f"{fit.objective:.8g}, residual sd {100 * fit.sigma:.2g} %; {c.agreeing} of {c.starts} starts agree, "
+        f"gradient {c.gradient:.0e}"
     )
     lines.append(f"intervals: {boot.words()}" + (f"; {boot.unconverged} did not converge" if boot.unconverged else ""))
     for what, verdict in intervals.judge_parameters(boot, level).items():
@@ -79,14 +81,17 @@ def law_json(boot: intervals.Bootstrap, level: float) -> dict[str, Any]:
     fit = boot.fit
     c = fit.certificate
     return {
-        "form": fit.law.name, "latex": fit.law.latex, "params": fit.params, "level": level,
+        "form": fit.law.name, "latex": fit.law.latex, "params": fit.params,
+        "level": level,
         "intervals": {name: list(ends) for name, ends in boot.intervals(level).items()},
-        "objective": fit.objective, "objective_definition": "sum of Huber(delta) of log(predicted) - log(measured)", "delta": fit.delta,
+        "objective": fit.objective, "objective_definition": "sum of Huber(delta) of log(predicted) - log(measured)",
+        "delta": fit.delta,
         "residual_sd_log": fit.sigma, "n_rows": len(fit.residuals), "table_hash": fit.table.digest(),
-        "certificate": {"starts": c.starts, "agreeing": c.agreeing, "gradient": c.gradient, "strict_minimum": c.convex, "iterations": c.iterations},
+        "certificate": {"starts": c.starts, "agreeing": c.agreeing, "gradient": c.gradient, "strict_minimum": c.convex,
+                        "iterations": c.iterations},
         "edges": list(fit.edges), "condition": intervals.condition(fit),
         "bootstrap": {"kind": boot.kind, "draws": len(boot.theta), "clusters": boot.clusters, "unconverged": boot.unconverged},
-        "verdicts": {k: {"identified": v.identified, "reasons": list(v.reasons)} for k, v in intervals.judge_parameters(boot, level).items()},
+        "verdicts": {what: dataclasses.asdict(v) for what, v in intervals.judge_parameters(boot, level).items()},
     }  # fmt: skip
 
 
@@ -95,8 +100,9 @@ def prediction(p: intervals.Prediction) -> str:
     lo, hi = p.interval
     caution = f"; CAUTION, it lies far beyond the evidence (more than {intervals.FAR:g} times its compute)" if p.far else ""
     return (
-        f"{format_count(p.n_params)} parameters on {format_count(p.n_tokens)} tokens: loss {p.loss:.4f}, {100 * p.level:g} % [{lo:.4f}, {hi:.4f}] for one run, "
-        f"at {p.extrapolation:.3g} times the largest fitted compute\nthis prediction: {verdict_words(p.verdict)}{caution}"
+        f"{format_count(p.n_params)} parameters on {format_count(p.n_tokens)} tokens: loss {p.loss:.4f}, "
+        f"{100 * p.level:g} % [{lo:.4f}, {hi:.4f}] for one run, at {p.extrapolation:.3g} times the largest fitted compute"
+        f"\nthis prediction: {verdict_words(p.verdict)}{caution}"
         "\n(the interval holds if the law's form does; form errors come on top and grow with the extrapolation)"
     )
 
@@ -105,8 +111,9 @@ def recorded(line: dict[str, Any]) -> str:
     """A line of predictions.jsonl that was just recorded."""
     lo, hi = line["interval"]
     return (
-        f"recorded {line['member']}: loss {line['loss']:.4f}, {100 * line['level']:g} % [{lo:.4f}, {hi:.4f}], from {line['n_rows']} rows of "
-        f"{len(line['sizes'])} smaller sizes, {line['extrapolation']:.3g} times their largest compute"
+        f"recorded {line['member']}: loss {line['loss']:.4f}, {100 * line['level']:g} % [{lo:.4f}, {hi:.4f}], "
+        f"from {line['n_rows']} rows of {len(line['sizes'])} smaller sizes, "
+        f"{line['extrapolation']:.3g} times their largest compute"
         + ("" if line["identified"] else "; NOT identified: " + "; ".join(line["reasons"]))
     )
 

@@ -33,7 +33,8 @@ def write_sweep(
             members.append({
                 "id": name, "size": f"{n // 1000}K", "role": "branch" if ratio else "trunk", "parent": trunk if ratio else None,
                 "cluster": trunk, "n_params": {"total": total, "non_embedding": n, "active": total}, "tokens": tokens,
-                "flops": {c: tokens * per_token[c] for c in flops.CONVENTIONS}, "annealed": bool(ratio), "seed": 0, "batch_tokens": BATCH,
+                "flops": {c: tokens * per_token[c] for c in flops.CONVENTIONS},
+                "annealed": bool(ratio), "seed": 0, "batch_tokens": BATCH,
             })  # fmt: skip
             loss = laws.CHINCHILLA.loss(TRUTH, n, tokens) * np.exp(noise * rng.standard_normal()) + (0 if ratio else 0.06)
             if n in (sizes if trained is None else trained):
@@ -49,8 +50,9 @@ def finish(root: pathlib.Path, member: dict, loss: float, status: str = "finishe
     runs.write_json(folder / runs.SPEC, {"id": member["id"], "parent": member["parent"], "cluster": member["cluster"]})
     done = loss if status == "finished" else None
     runs.write_json(folder / runs.DONE, {
-        "digest": "0" * 16, "status": status, "cause": None if done else "loss is not finite at step 900", "steps": member["tokens"] // BATCH,
-        "tokens": member["tokens"], "flops": member["flops"], "train_loss": done, "val_loss": done, "val_loss_stderr": done and 0.004,
+        "digest": "0" * 16, "status": status, "cause": None if done else "loss is not finite at step 900",
+        "steps": member["tokens"] // BATCH, "tokens": member["tokens"], "flops": member["flops"],
+        "train_loss": done, "val_loss": done, "val_loss_stderr": done and 0.004,
         "val_bpb": done and done / np.log(2), "annealed": member["annealed"], "seconds": {}, "peak_memory_bytes": 0,
     })  # fmt: skip
     if curves:
