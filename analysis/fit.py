@@ -281,7 +281,7 @@ def _derivatives(
 
 
 def _bounded(step: np.ndarray, linear: np.ndarray) -> np.ndarray:
-    """The step in theta, shortened so that no coefficient loses over 99.9 % or more than triples and nothing else moves by over 1."""
+    """The step in theta, shortened so that no coefficient loses over 99.9 % or triples, and nothing else moves by more than 1."""
     limit = np.where(linear, np.where(step < 0, 0.999, 2.0), 1.0)
     step = step * np.minimum(1.0, np.min(limit / np.maximum(np.abs(step), 1e-300), -1, keepdims=True))
     return np.where(linear, np.log1p(np.where(linear, step, 0.0)), step)

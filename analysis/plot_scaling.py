@@ -116,7 +116,7 @@ def figure(story: Story) -> Figure:
         bottom = (0.21 * (text.count("\n") + 1) + 0.72) / height
         grid = out.add_gridspec(
             2, 2 if wide else 1, width_ratios=[1, 1.25] if wide else [1], height_ratios=[2.7, 1], hspace=0.09, wspace=0.17,
-            left=0.055 if wide else 0.08, right=0.985 if not _bar(story) else 0.945, top=1 - 0.42 / height, bottom=bottom,
+            left=0.06 if wide else 0.08, right=0.985 if not _bar(story) else 0.945, top=1 - 0.42 / height, bottom=bottom,
         )  # fmt: skip
         colour = _colours(story)
         main = out.add_subplot(grid[0, -1] if story.boot else grid[:, -1])
@@ -397,7 +397,7 @@ def caption(story: Story, plain: bool = False) -> str:
     table = story.table
     n_words = f"{table.n_definition.replace('_', '-')} parameters" if table.kind == "runs" else table.n_definition
     first = [f"N: {n_words}. C: {CONVENTIONS.get(table.flops_convention, table.flops_convention)}."]
-    first.append(f"{len(table.fitted)} rows fitted, {len(table.sizes())} sizes.")
+    first.append(f"{len(table.fitted)} rows {'fitted' if story.boot else 'to fit'}, {len(table.sizes())} sizes.")
     if left_out := words.exclusions(table):
         first.append(f"Left out: {left_out}.")
     first += [f"{note[0].upper()}{note[1:]}." for note in table.notes]
@@ -421,9 +421,9 @@ def caption(story: Story, plain: bool = False) -> str:
         ]
         second.append("Bands hold if the law's form does.")
         if story.targets_source == "computed afterwards":
-            second.append(
-                "The largest rung was predicted from the smaller sizes after it had been trained: nothing was recorded before."
-            )
+            second.append("The largest rung was predicted from the smaller sizes only, but after it had been trained.")
+        elif story.targets:
+            second.append("The largest rung was predicted from the smaller sizes only, before it was trained.")
     width = 10**6 if plain else (186 if story.curves else 128)
     return "\n".join(
         textwrap.fill(" ".join(part), width, break_on_hyphens=False, break_long_words=False) for part in (first, second)
@@ -433,7 +433,8 @@ def caption(story: Story, plain: bool = False) -> str:
 def to_json(story: Story) -> dict[str, Any]:
     """All numbers of the figure."""
     out: dict[str, Any] = {
-        "source": story.table.source, "flops_convention": story.table.flops_convention, "n_definition": story.table.n_definition, "notes": list(story.table.notes),
+        "source": story.table.source, "flops_convention": story.table.flops_convention,
+        "n_definition": story.table.n_definition, "notes": list(story.table.notes),
         "caption": caption(story, plain=True).replace("\n", " "), "rows": [dataclasses.asdict(r) for r in story.table.rows],
         "cost": {"form": "C = k N^g D", "k": story.cost.k, "g": story.cost.g}, "law": None, "no_fit": story.no_fit,
         "largest_rung": {"source": story.targets_source, "members": story.targets},

@@ -1,0 +1,104 @@
+"""The figure's files, its words, and what it must not touch."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import synthetic
+
+from analysis import load, plot_scaling, predict
+from scaling import runs
+
+
+def test_ladder_files(tmp_path, capsys):
+    """Fails when a file is missing, the numbers are not in the JSON, or two runs of the command differ."""
+    root = synthetic.write_sweep(tmp_path / "s", diverged=("causal-75K-40x",))
+    plot_scaling.main(["--runs", str(root), "--draws", "150"])
+    said = capsys.readouterr().out
+    assert (root / "scaling.png").read_bytes()[:4] == b"\x89PNG"
+    svg = (root / "scaling.svg").read_text()
+    assert "Training curves" in svg and "left out (see caption)" in svg and "diverged" in svg
+    content = json.loads((root / "scaling.json").read_text())
+    assert content["law"]["params"]["E"] > 0 and content["law"]["n_rows"] == 17 and content["n_definition"] == "non_embedding"
+    assert "1 diverged (loss is not finite at step 900)" in content["caption"] and "6 not annealed" in content["caption"]
+    assert content["largest_rung"]["source"] == "computed afterwards"
+    assert "a = beta / (alpha + beta)" in said and "irreducible loss E:" in said and "tokens per parameter" in said
+    plot_scaling.main(["--runs", str(root), "--draws", "150"])
+    assert (root / "scaling.svg").read_text() == svg
+
+
+def test_recorded_predictions_are_shown(tmp_path):
+    """Fails when the figure predicts anew although a prediction is on the record."""
+    root = synthetic.write_sweep(tmp_path / "s", trained=synthetic.SIZES[:5], curves=False)
+    (line, *_) = predict.record(load.runs(root), root, None, 0.9, 150)
+    plot_scaling.main(["--runs", str(root), "--draws", "150", "--out", str(tmp_path / "out")])
+    rung = json.loads((tmp_path / "out" / "scaling.json").read_text())["largest_rung"]
+    assert rung["source"] == "recorded" and rung["members"][0]["predicted"] == line["loss"] and rung["members"][0]["measured"] is None
+
+
+def test_frontier_is_below_every_size(tmp_path):
+    """Fails when the frontier is computed under another cost than the points: some fixed size would then lie below it."""
+    table = load.runs(synthetic.write_sweep(tmp_path / "s", curves=False, noise=1e-6))
+    story = plot_scaling.tell(table, [], [], None, 0.9, 150)
+    flops = np.geomspace(1e11, 1e13, 9)
+    band = plot_scaling.frontier(story, flops)
+    law = story.boot.fit.law
+    for n in table.sizes():
+        per_token = next(r.flops / r.n_tokens for r in table.rows if r.n_params == n)
+        assert (law.loss(story.boot.fit.params, n, flops / per_token) >= band["loss"] * (1 - 1e-6)).all()
+    assert story.cost.g == pytest.approx(0.98, abs=1e-3)
+
+
+def test_too_few_rows_still_draw(tmp_path, capsys):
+    """Fails when a ladder in its first minutes gives an error instead of its points and the reason why there is no law."""
+    root = synthetic.write_sweep(tmp_path / "s", trained=synthetic.SIZES[:1])
+    plot_scaling.main(["--runs", str(root)])
+    assert "no fit:" in capsys.readouterr().out and (root / "scaling.png").exists()
+    content = json.loads((root / "scaling.json").read_text())
+    assert content["law"] is None and "needs at least 6 rows" in content["no_fit"]
+
+
+def test_csv_of_many_sizes(chinchilla, data, tmp_path, capsys):
+    """Fails when a table without curves or clusters cannot be drawn, or its words lose the exact optimum."""
+    arguments = ["--csv", str(data / "chinchilla_epoch245.csv"), "--map", "exclude=outlier", "--out", str(tmp_path), "--draws", "150"]
+    plot_scaling.main(arguments)
+    content = json.loads((tmp_path / "scaling.json").read_text())
+    assert content["law"]["objective"] == pytest.approx(0.0010182740178006, rel=1e-9)
+    assert content["cost"]["g"] == 1.0 and content["cost"]["k"] == pytest.approx(6.0)
+    assert "1.817 + 477.8 N^-0.3473" in capsys.readouterr().out
+
+
+def test_refusals(tmp_path):
+    """Fails when a wrong command line ends in a traceback or in another status than 2."""
+    empty = synthetic.write_sweep(tmp_path / "s", trained=())
+    (tmp_path / "bad.csv").write_text("N,D,loss\n1e6,1e7,x\n")
+    for arguments, word in (
+        (["--runs", str(empty)], "nothing to draw"),
+        (["--csv", str(tmp_path / "bad.csv")], "bad.csv:2"),
+        (["--csv", str(tmp_path / "bad.csv"), "--map", "M=x"], "role"),
+    ):
+        done = subprocess.run([sys.executable, "-m", "analysis.plot_scaling", *arguments], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 2 and word in done.stderr and "Traceback" not in done.stderr
+
+
+def test_imports_stay_light():
+    """Fails when importing the analysis pulls in matplotlib, scipy or jax: the launcher's children must start at once."""
+    code = "import sys; from analysis import load, fit, laws, predict, plot_scaling; print(*(m for m in ('matplotlib', 'scipy', 'jax') if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_no_global_state(tmp_path):
+    """Fails when drawing loads pyplot or leaves matplotlib's settings changed: a notebook's own figures must not notice."""
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    table = load.runs(synthetic.write_sweep(tmp_path / "s", trained=synthetic.SIZES[:1]))
+    plot_scaling.save(plot_scaling.tell(table, [], [], None, 0.9, 150), tmp_path)
+    assert dict(matplotlib.rcParams) == before
+    assert runs.SCHEMA == 1
+
+
+ROOT = __import__("pathlib").Path(plot_scaling.__file__).parents[1]
