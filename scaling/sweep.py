@@ -144,7 +144,8 @@ def _drafts(drafts: Drafts) -> Sequence[Draft]:
 
 def _short(budget: str) -> str:
     d = units.parse_duration(budget)
-    return f"{d.value:g}x" if d.unit == "tokens/param" else f"{units.format_count(d.value)}{d.unit.rstrip('s').replace('%', 'pc')}"
+    suffix = {"tokens": "", "tokens/param": "x", "%": "pc"}
+    return units.format_count(d.value) + suffix.get(d.unit, d.unit)
 
 
 def find_config(name: str) -> tuple[pathlib.Path, str]:
