@@ -15,7 +15,7 @@ import rich.text
 from scaling import units
 from scaling.launch.schedule import Phase
 
-BAR_WIDTH = 16
+BAR_WIDTH = 12
 DRAW_SECONDS = 1.0
 SUMMARY_SECONDS = 30.0
 FRAME_LINES = 4  # title, header, rule and summary
@@ -86,7 +86,7 @@ class LiveBoard:
 
     def close(self) -> None:
         if self._state:
-            self._live.update(table(*self._state, height=10**6), refresh=True)
+            self._live.update(table(*self._state, height=10**6))  # stop draws it
         self._live.stop()
 
 

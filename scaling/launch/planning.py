@@ -115,8 +115,8 @@ def _gate(prepared: Prepared) -> str:
     count = len(prepared.sweep.sizes())
     if not prepared.gated:
         return (
-            f"prediction: none, it takes {schedule.MIN_SIZES_TO_PREDICT} sizes (three to fit, one to predict), here are {count}; "
-            f"nothing waits for it"
+            f"prediction: none, it needs {schedule.MIN_SIZES_TO_PREDICT} sizes (three to fit, one to predict), not {count}; "
+            "nothing waits for it"
         )
     largest = prepared.sweep.largest()
     return f"prediction: the {len(largest)} members of {largest[0].size} start on all cores once their prediction is on record"

@@ -9,7 +9,7 @@ import signal
 import sys
 
 import pytest
-from conftest import TRUNK, Launches, is_worker, results, wait_for
+from launching import TRUNK, Launches, is_worker, results, wait_for
 
 from scaling import runs
 

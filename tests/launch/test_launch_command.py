@@ -1,0 +1,116 @@
+"""The command line: what it refuses, in which words, and that it is quick."""
+
+import json
+import pathlib
+import shlex
+import subprocess
+import sys
+
+import pytest
+from launching import REPO, SWEEP
+
+from scaling.launch.__main__ import parse
+from scaling.launch.folder import LaunchError
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "scaling.launch", *arguments], cwd=REPO, capture_output=True, text=True, timeout=60
+    )
+
+
+def refused(*arguments: str) -> str:
+    """What is printed; fails unless it is one message with exit status 2."""
+    done = command(*arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr and done.stderr.startswith("error: ")
+    return done.stderr
+
+
+def test_no_jax_is_imported() -> None:
+    """Fails when the launcher takes an accelerator from its members, or starts slowly."""
+    code = "import scaling.launch.__main__, sys; print([m for m in ('jax', 'flax', 'grain', 'orbax') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_plan_shows_all_that_is_decided_and_writes_nothing(tmp_path: pathlib.Path) -> None:
+    """Fails when the plan needs a store, writes anything, or leaves a part out."""
+    done = command("plan", "--sweep", SWEEP, "--out", str(tmp_path / "runs"), "--config.data.store=tokens/apidocs-none")
+    assert done.returncode == 0, done.stderr
+    words = (
+        "causal-trunk",
+        "FLOPs",
+        "lr",
+        "disk",
+        "saved",
+        "size rule",
+        "warm-up",
+        "time:",
+        "prediction: none",
+        "nothing waits",
+    )
+    assert [w for w in words if w not in done.stdout] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_sweep_and_store() -> None:
+    """Fails when the remedy is not told."""
+    assert "nosuch.py" in refused("--sweep", "nosuch.py")
+    text = refused("--sweep", SWEEP, "--config.data.store=/nowhere/store")
+    assert "/nowhere/store" in text and "scaling.corpus" in text
+
+
+def test_all_problems_come_at_once(tmp_path: pathlib.Path) -> None:
+    """Fails when the user mends one problem only to meet the next."""
+    (tmp_path / "file").write_text("")
+    out = str(tmp_path / "file" / "runs")
+    text = refused("--sweep", SWEEP, "--config.optim.lr=-1", "--config.evals=0", "--out", out, "--slots", "999")
+    assert all(w in text for w in ("optim.lr=-1", "evals=0", out, "--slots 999"))
+    text = refused("--sweep", SWEEP, "--config.model.widht=3")
+    assert 'Did you mean "model.width"?' in text
+
+
+def test_budget_beyond_the_stream(tmp_path: pathlib.Path, store: pathlib.Path) -> None:
+    """Fails when repeats begin in silence, or something is written first."""
+    out = tmp_path / "runs"
+    text = refused("--sweep", SWEEP, "--out", str(out), f"--config.data.store={store}", "--config.data.epochs=0.01")
+    assert "data.epochs" in text and "causal-trunk" in text
+    assert not list(out.glob("*/*/spec.json"))
+
+
+def test_folder_of_another_sweep(tmp_path: pathlib.Path, store: pathlib.Path) -> None:
+    """Fails when two sweeps of one name mix in one folder."""
+    folder = tmp_path / "seconds"
+    folder.mkdir()
+    old = {"schema": 1, "config_file": "other/seconds.py", "data_fingerprint": "x", "members": [{"id": "mine"}]}
+    (folder / "sweep.json").write_text(json.dumps(old))
+    text = refused("--sweep", SWEEP, "--out", str(tmp_path), f"--config.data.store={store}")
+    assert "another sweep" in text and "other/seconds.py" in text and "--out" in text
+    (folder / "sweep.json").write_text("{")
+    assert "sweep.json" in refused("--sweep", SWEEP, "--out", str(tmp_path), f"--config.data.store={store}")
+
+
+def test_status_without_a_sweep(tmp_path: pathlib.Path) -> None:
+    """Fails when an empty folder gives a traceback."""
+    assert "no sweep was launched here" in refused("status", "--runs", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(["pln", "--sweep", "x"], 'Did you mean "plan"?'), (["--swep", "x"], 'Did you mean "--sweep"?'), ([], "--sweep"),
+     (["--sweep", "x", "--retries", "two"], "--retries")],
+)  # fmt: skip
+def test_slips_of_the_command_line(words: list[str], told: str) -> None:
+    """Fails when a slip is taken for something else."""
+    with pytest.raises(LaunchError, match=None) as error:
+        parse(words)
+    assert told in str(error.value)
+
+
+def test_parsing() -> None:
+    """Fails when run is not the default verb, or overrides lose their type."""
+    verb, request, folder = parse(["--sweep", "ladder.py:quick", "--config.model.depth=6", "--config.budget=20 tokens/param"])
+    assert (verb, folder) == ("run", None)
+    assert request.overrides == {"model.depth": 6, "budget": "20 tokens/param"}
+    _, again, _ = parse(shlex.split(request.command("run"))[3:])
+    assert again == request

@@ -1,0 +1,87 @@
+"""The local backend, with real processes."""
+
+import os
+import pathlib
+import signal
+import sys
+import time
+
+import pytest
+
+from scaling.launch.backend import Job
+from scaling.launch.local import PINNING, LocalBackend, is_alive, start_time, usable_cores
+
+SLEEP = (sys.executable, "-c", "import time; time.sleep(60)")
+
+
+def job(tmp_path: pathlib.Path, name: str = "a", command: tuple[str, ...] = SLEEP, cores: int = 1) -> Job:
+    return Job(name, command, tmp_path / name / "log.0.txt", cores)
+
+
+def ended(backend: LocalBackend, handle: dict) -> int | None:
+    end = time.monotonic() + 20
+    while (report := backend.poll({"a": handle})["a"]).running:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return report.status
+
+
+def test_worker_is_pinned_logged_and_given_the_allocator(tmp_path: pathlib.Path) -> None:
+    """Fails when members share a core, lose the allocator's setting, or the launcher itself stays pinned."""
+    before = usable_cores()
+    backend = LocalBackend()
+    show = "import os; print(sorted(os.sched_getaffinity(0)), os.environ.get('GLIBC_TUNABLES'))" if PINNING else "print(1)"
+    handle = backend.submit(job(tmp_path, command=(sys.executable, "-c", show)))
+    assert handle is not None and ended(backend, handle) == 0
+    text = (tmp_path / "a" / "log.0.txt").read_text()
+    if PINNING:
+        assert text.startswith(f"[{handle['cores'][0]}]")
+    if "GLIBC_TUNABLES" in backend.environment():
+        assert "arena_max=1" in text
+    assert usable_cores() == before
+
+
+def test_rooms_are_counted_and_freed(tmp_path: pathlib.Path) -> None:
+    """Fails when two members get one core, or a core is lost when its member ends."""
+    backend = LocalBackend(1)
+    handle = backend.submit(job(tmp_path))
+    assert handle is not None and backend.submit(job(tmp_path, "b")) is None
+    backend.cancel(handle)
+    assert ended(backend, handle) == -signal.SIGTERM
+    assert backend.submit(job(tmp_path, "c", (sys.executable, "-c", ""))) is not None
+
+
+def test_another_backend_takes_a_worker_over(tmp_path: pathlib.Path) -> None:
+    """Fails when a new launcher does not see a running worker, its core, or its end."""
+    first, second = LocalBackend(1), LocalBackend(1)
+    the_job = job(tmp_path, command=(*SLEEP, str(tmp_path)))
+    handle = first.submit(the_job)
+    assert handle is not None
+    deadline = time.monotonic() + 10
+    while not (found := second.find([the_job])) and time.monotonic() < deadline:
+        time.sleep(0.01)  # between fork and exec
+    assert found == {"a": handle}
+    assert second.poll({"a": handle})["a"].running and second.submit(job(tmp_path, "b")) is None
+    os.kill(handle["pid"], signal.SIGKILL)
+    assert ended(second, handle) is None  # not its child, so nobody told it
+    assert second.find([the_job]) == {}
+
+
+def test_pid_taken_by_another_process_is_not_the_worker() -> None:
+    """Fails when a recycled process number keeps a member 'running' for ever."""
+    mine = start_time(os.getpid())
+    assert mine is not None and is_alive(os.getpid(), mine)
+    assert not is_alive(os.getpid(), mine + "0") and not is_alive(os.getpid(), None)
+    assert start_time(2**22 + 1) is None
+
+
+@pytest.mark.skipif(len(usable_cores()) < 2, reason="one core")
+def test_member_on_all_cores_waits_for_all(tmp_path: pathlib.Path) -> None:
+    """Fails when a member that needs every core starts beside another."""
+    backend = LocalBackend(2)
+    one = backend.submit(job(tmp_path))
+    assert one is not None and backend.submit(job(tmp_path, "b", cores=2)) is None
+    backend.cancel(one)
+    ended(backend, one)
+    both = backend.submit(job(tmp_path, "b", (sys.executable, "-c", ""), cores=2))
+    assert both is not None and len(both["cores"]) == 2

@@ -1,0 +1,155 @@
+"""The loop with real processes that keep the trainer's contract but train nothing, through a backend of the tests' own."""
+
+import dataclasses
+import io
+import pathlib
+
+import pytest
+import rich.console
+from launching import REPO
+
+from scaling import runs
+from scaling.launch import closing, prepare
+from scaling.launch import folder as folders
+from scaling.launch.analyses import Analyses
+from scaling.launch.backend import Handle, Job
+from scaling.launch.board import PlainBoard
+from scaling.launch.folder import Item
+from scaling.launch.local import LocalBackend
+from scaling.launch.prepare import Prepared, Request
+from scaling.launch.runner import Runner, Stop
+from scaling.launch.schedule import Phase
+
+SWEEP = """
+import ml_collections
+from scaling import config as configs, sweep
+
+def get_config(arg=""):
+    config = ml_collections.ConfigDict(configs.default_dict())
+    config.model.context = 32
+    config.batch = "128 tokens"
+    return config
+
+def get_sweep(config):
+    return sweep.fork(sweep.ladder(config, [SIZES]), ["3 tokens/param", "6 tokens/param", "9 tokens/param"])
+"""
+
+
+class StubBackend(LocalBackend):
+    """The local backend with another program for every member."""
+
+    def submit(self, job: Job) -> Handle | None:
+        stub = str(REPO / "tests" / "launch" / "stub_worker.py")
+        return super().submit(dataclasses.replace(job, command=(job.command[0], stub, job.command[-1])))
+
+
+@dataclasses.dataclass
+class Ran:
+    prepared: Prepared
+    now: dict[str, Phase]
+    failures: dict[str, str]
+    printed: str
+
+    def item(self, name: str) -> Item:
+        return next(i for i in self.prepared.items if i.id == name)
+
+    def attempts(self, name: str) -> int:
+        return len(list((self.item(name).path / runs.ATTEMPTS).glob("*.json")))
+
+
+def launch(tmp_path: pathlib.Path, store: pathlib.Path, sizes: tuple[str, ...], retries: int = 2) -> Ran:
+    """What the verb run does, with the stub."""
+    sweep_file = tmp_path / "stubs.py"
+    sweep_file.write_text(SWEEP.replace("SIZES", ", ".join(map(repr, sizes))))
+    request = Request(str(sweep_file), {"data.store": str(store), "data.epochs": 99.0}, tmp_path / "runs", retries)
+    text = io.StringIO()
+    board = PlainBoard(rich.console.Console(file=text, width=200))
+    stop = Stop()
+    prepared = prepare.complete(request, prepare.check(request, writes=True), build=False, say=board.say)
+    with folders.locked(prepared.folder), stop.listening():
+        backend = StubBackend(prepared.cores)
+        folders.write_sweep(prepared.folder, prepared.items, prepared.head(), backend.environment())
+        runner = Runner(prepared, backend, board, Analyses(prepared.folder), stop)
+        now = runner.run()
+    return Ran(prepared, now, runner.failures(), text.getvalue())
+
+
+@pytest.fixture(autouse=True)
+def from_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPO)
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+
+
+def test_failing_member_is_retried_then_reported_and_the_others_go_on(tmp_path, store, monkeypatch) -> None:
+    """Fails when retries are miscounted, the log is not shown, or one failure stops the sweep."""
+    monkeypatch.setenv("STUB_causal_13K_6x", "error")
+    monkeypatch.setenv("STUB_causal_13K_3x", "error once")
+    ran = launch(tmp_path, store, ("13K",), retries=2)
+    assert ran.now == dict.fromkeys(ran.now, Phase.FINISHED) | {"causal-13K-6x": Phase.FAILED}
+    assert ran.attempts("causal-13K-6x") == 3 and ran.attempts("causal-13K-3x") == 2
+    report = "\n".join(closing.failures(ran.prepared.items, ran.now, ran.failures))
+    assert "RuntimeError: the stub was told to fail" in report and "causal-13K-6x" in report and "3 times" in report
+
+
+def test_refused_member_is_not_retried_and_a_crash_is_counted(tmp_path, store, monkeypatch) -> None:
+    """Fails when a config that can never run is tried again, or a segmentation fault is retried for ever."""
+    monkeypatch.setenv("STUB_causal_13K_6x", "refuse")
+    monkeypatch.setenv("STUB_causal_13K_3x", "crash")
+    ran = launch(tmp_path, store, ("13K",), retries=1)
+    assert ran.now["causal-13K-6x"] is ran.now["causal-13K-3x"] is Phase.FAILED
+    assert ran.attempts("causal-13K-6x") == 1 and ran.attempts("causal-13K-3x") == 2
+    assert "SIGSEGV" in ran.failures["causal-13K-3x"]
+
+
+def test_branches_of_a_diverged_trunk(tmp_path, store, monkeypatch) -> None:
+    """Fails when a branch whose mark was committed does not run, or one whose mark never comes is waited for."""
+    monkeypatch.setenv("STUB_causal_13K_trunk", "diverge at 400")
+    ran = launch(tmp_path, store, ("13K",))
+    assert ran.now == {
+        "causal-13K-trunk": Phase.DIVERGED, "causal-13K-3x": Phase.FINISHED, "causal-13K-6x": Phase.BLOCKED,
+        "causal-13K-9x": Phase.BLOCKED,
+    }  # fmt: skip
+    report = "\n".join(closing.failures(ran.prepared.items, ran.now, ran.failures))
+    assert "diverged: causal-13K-trunk: the stub was told to" in report and "not run: causal-13K-6x" in report
+
+
+def test_largest_size_waits_for_its_prediction_and_takes_all_cores(tmp_path, store) -> None:
+    """Fails when the largest size starts before its losses are on record, or not on all cores."""
+    ran = launch(tmp_path, store, ("13K", "25K", "50K", "75K"))
+    assert set(ran.now.values()) == {Phase.FINISHED}
+    rows = [r for r in runs.read_jsonl(ran.prepared.folder / runs.PREDICTIONS) if r["kind"] == "prediction"]
+    assert {r["member"] for r in rows} == {f"causal-75K-{b}x" for b in (3, 6, 9)}, ran.printed
+    recorded = (ran.prepared.folder / runs.PREDICTIONS).stat().st_mtime
+    largest = ran.item("causal-75K-trunk")
+    assert (largest.path / runs.ATTEMPTS / "000.json").stat().st_ctime >= recorded
+    assert largest.cores == ran.prepared.cores == LocalBackend().cores
+    assert str(sorted(range(largest.cores))) in (largest.path / runs.LOG).read_text()
+    assert len(rows[0]["sizes"]) == 3
+    live = runs.read_json(ran.prepared.folder / folders.LIVE_PREDICTIONS)
+    assert live is None or live["members"].keys() <= ran.now.keys()
+
+
+def test_prediction_that_cannot_be_made_does_not_hang_the_largest_size(tmp_path, store, monkeypatch) -> None:
+    """Fails when too few finished sizes leave the largest waiting for ever, or the user is not told."""
+    monkeypatch.setenv("STUB_causal_25K_trunk", "error")
+    ran = launch(tmp_path, store, ("13K", "25K", "50K", "75K"), retries=0)
+    assert ran.now["causal-75K-9x"] is Phase.FINISHED and ran.now["causal-25K-9x"] is Phase.BLOCKED
+    assert "could not be recorded" in ran.printed
+
+
+def test_failed_member_is_tried_again_by_the_next_launch(tmp_path, store, monkeypatch) -> None:
+    """Fails when a member that was given up stays so after its cause is mended, or finished ones run again."""
+    monkeypatch.setenv("STUB_causal_13K_6x", "error")
+    launch(tmp_path, store, ("13K",), retries=0)
+    monkeypatch.delenv("STUB_causal_13K_6x")
+    ran = launch(tmp_path, store, ("13K",), retries=0)
+    assert set(ran.now.values()) == {Phase.FINISHED}
+    assert ran.attempts("causal-13K-6x") == 2 and ran.attempts("causal-13K-9x") == 1
+
+
+def test_new_member_joins_a_finished_sweep(tmp_path, store) -> None:
+    """Fails when adding a size is refused, or trains the others again."""
+    launch(tmp_path, store, ("13K",))
+    ran = launch(tmp_path, store, ("13K", "25K"))
+    assert set(ran.now.values()) == {Phase.FINISHED} and len(ran.now) == 8
+    assert ran.attempts("causal-13K-trunk") == 1
