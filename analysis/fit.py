@@ -28,9 +28,7 @@ CONTINUATION = (1e-1, 1e-2)
 STARTS = 4
 MIN_SIZES = 3
 _VANISHED = 1e-6  # a term whose share of the loss is below this on every row has run to zero
-_LINEAR_SHARE = (
-    1e-4  # a term with at least this share of the loss on some row is stepped in its coefficient, not in the logarithm
-)
+_LINEAR_SHARE = 1e-4  # a term with at least this share of the loss on some row may be stepped in its coefficient; one that vanishes, in the logarithm
 _EXPONENT_RANGE = (0.01, 3.0)  # no power law of loss was ever reported outside; beyond it a term is a constant or a step
 
 
@@ -68,6 +66,11 @@ class Fit:
     @property
     def degrees_of_freedom(self) -> int:
         return len(self.residuals) - len(self.law.parameters)
+
+    def losses(self, theta: np.ndarray, n_params: float, n_tokens: float) -> np.ndarray:
+        """Loss of one run under each theta, in centred logarithms, where even an exponent that ran away does not overflow."""
+        z = self.law.design(np.log([n_params]) - self.centre[0], np.log([n_tokens]) - self.centre[1])
+        return np.exp(np.minimum(log_loss(z, theta)[:, 0], 700.0))
 
     @property
     def sigma(self) -> float:
@@ -136,7 +139,7 @@ def to_params(law: Law, theta: np.ndarray, centre: tuple[float, float]) -> dict[
     out = {}
     for t, term in enumerate(law.terms):
         shift = theta[:, position[str(term.exponent)]] * middle[term.variable] if term.variable else 0.0
-        out[term.coefficient] = np.exp(theta[:, t] + shift)
+        out[term.coefficient] = np.exp(np.minimum(theta[:, t] + shift, 700.0))  # 1e304 says as much as infinity, and sorts
     return out | {name: theta[:, position[name]].copy() for name in law.exponents}
 
 
@@ -207,7 +210,10 @@ def minimise(
     """Damped Newton on many problems (lanes) at once, each with its own targets, weights and start.
 
     The step solves (H + damping * diag(G)) step = -gradient with the exact Hessian H and the diagonal of the iteratively
-    reweighted Gauss-Newton matrix G; where that is not positive definite or the objective rises, damping grows.
+    reweighted Gauss-Newton matrix G; where that is not positive definite or the objective rises, damping grows.  A coefficient c
+    is stepped as c (1 + s), whose second derivative is that of log c less the first, or as c exp(s): the valley in which E and A
+    trade against each other is straight in coefficients, that of A against alpha in the logarithm, and a lane whose step fails
+    changes from one to the other.
 
     Args:
       z: design, shape (rows, terms, parameters), shared by all lanes.
@@ -223,6 +229,7 @@ def minimise(
     damping = np.full(lanes, 1e-3)
     zz = np.ascontiguousarray((z[..., :, None] * z[..., None, :]).transpose(1, 0, 2, 3).reshape(-1, p * p))
     value, gradient, hessian, scale, linear = _derivatives(z, zz, targets, weights, theta, delta)
+    by_coefficient = np.ones(lanes, bool)
     active, converged, iteration = np.arange(lanes), np.zeros(lanes, bool), 0
     while True:
         size = np.sum(gradient[active] ** 2 / scale[active], -1)
@@ -232,15 +239,18 @@ def minimise(
         if not len(active) or iteration == max_iterations:
             break
         iteration += 1
-        damped = hessian[active] + (damping[active, None] * scale[active])[..., None] * np.eye(p)
+        straight = linear[active] & by_coefficient[active, None]
+        diagonal = damping[active, None] * scale[active] - np.where(straight, gradient[active], 0.0)
+        damped = hessian[active] + diagonal[..., None] * np.eye(p)
         step, good = _solve_positive(damped, -gradient[active])
-        trial = theta[active] + _bounded(step, linear[active])
+        trial = theta[active] + _bounded(step, straight)
         new = _derivatives(z, zz, targets[active], weights[active], trial, delta)
         better = good & (new[0] < value[active])
         to = active[better]
         theta[to] = trial[better]
         for old, fresh in zip((value, gradient, hessian, scale, linear), new, strict=True):
             old[to] = fresh[better]
+        by_coefficient[active] ^= ~better
         damping[active] = np.where(better, np.maximum(damping[active] / 5, 1e-12), damping[active] * 4)
     # A lane that stalled is as low as rounding lets it: it counts as converged when its gradient is small all the same.
     converged |= np.sum(gradient**2 / scale, -1) <= 1e-9 * value + 1e-28
@@ -250,11 +260,9 @@ def minimise(
 def _derivatives(
     z: np.ndarray, zz: np.ndarray, targets: np.ndarray, weights: np.ndarray, theta: np.ndarray, delta: float
 ) -> tuple[np.ndarray, ...]:
-    """Objective, gradient, Hessian, the diagonal scale, and which parameters are stepped linearly, per lane.
+    """Objective, gradient, Hessian, the diagonal scale, and which coefficients carry a share of the loss, per lane.
 
-    With shares q of the terms, log L has gradient J = Z^T q and Hessian Z^T diag(q) Z - J J^T.  A coefficient c is stepped as
-    c (1 + s), whose second derivative is that of log c less the first: the valley in which E, A and alpha trade against each
-    other is straight in coefficients and bent in their logarithms.  Only a term that all but vanishes is stepped in logarithm.
+    With shares q of the terms, log L has gradient J = Z^T q and Hessian Z^T diag(q) Z - J J^T.
     """
     predicted, share = _softmax(z, theta)
     terms, lanes, n = share.shape
@@ -274,7 +282,6 @@ def _derivatives(
     irls = weights * delta / np.maximum(size, delta)
     linear = np.zeros((lanes, p), bool)
     linear[:, :terms] = share.max(-1).T > _LINEAR_SHARE
-    hessian -= np.where(linear, gradient, 0.0)[..., None] * np.eye(p)
     # The addition lets a term that vanishes come to rest: its own scale vanishes with its gradient.
     scale = np.matmul(jacobian**2, irls[..., None])[..., 0] + 1e-6 * irls.sum(-1, keepdims=True)
     return value, gradient, hessian, scale, linear

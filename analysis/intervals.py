@@ -237,12 +237,12 @@ def predict(
       cost: C = k N^g D where ``flops`` is not given; 6ND by default.
     """
     fit = boot.fit
-    values = boot.fit.law.loss(boot.params, n_params, n_tokens) * np.exp(boot.noise)
-    loss, ends = float(fit.law.loss(fit.params, n_params, n_tokens)), boot.interval(values, level)
+    values = fit.losses(boot.theta, n_params, n_tokens) * np.exp(boot.noise)
+    loss, ends = float(fit.losses(fit.theta[None], n_params, n_tokens)[0]), boot.interval(values, level)
     flops = float((cost or Cost()).flops(n_params, n_tokens)) if flops is None else flops
     ratio = flops / float(fit.table.column("flops").max())
     reasons = []
-    if not np.isfinite(values).all() or _relative(ends, loss) > MAX_PREDICTION_WIDTH:
+    if _relative(ends, loss) > MAX_PREDICTION_WIDTH:
         reasons.append(
             f"its interval spans {100 * _relative(ends, loss):.0f} % of the loss (limit {100 * MAX_PREDICTION_WIDTH:.0f} %)"
         )

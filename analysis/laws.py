@@ -73,11 +73,12 @@ class Law:
     def loss(self, params: Mapping[str, Any], n_params: Any, n_tokens: Any) -> Any:
         """L(N, D) in nats per token; numbers or arrays that broadcast."""
         log = {"N": np.log(np.asarray(n_params, float)), "D": np.log(np.asarray(n_tokens, float))}
-        terms = [
-            params[t.coefficient] * (1.0 if t.variable is None else np.exp(-params[str(t.exponent)] * log[t.variable]))
-            for t in self.terms
-        ]
-        return sum(terms[1:], terms[0] + 0.0 * (log["N"] + log["D"]))
+        total = 0.0 * (log["N"] + log["D"])
+        for t in self.terms:
+            with np.errstate(divide="ignore"):  # a coefficient of 0 is a term that is not there
+                u = np.log(params[t.coefficient])
+            total = total + np.exp(u if t.variable is None else u - params[str(t.exponent)] * log[t.variable])
+        return total
 
 
 CHINCHILLA = Law("chinchilla", (Term("E"), Term("A", "N", "alpha"), Term("B", "D", "beta")))

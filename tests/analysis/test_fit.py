@@ -85,14 +85,15 @@ def test_scipy_finds_nothing_better():
 
     rng = np.random.default_rng(0)
     best = min(
-        optimize.minimize(objective, rng.uniform([-1, -3, -3, 0.1, 0.1], [1, 0, 0, 1, 1]), method="L-BFGS-B").fun for _ in range(15)
+        optimize.minimize(objective, rng.uniform([-1, -3, -3, 0.1, 0.1], [1, 0, 0, 1, 1]), method="L-BFGS-B").fun
+        for _ in range(15)
     )
     assert 1e4 * f.objective <= best * (1 + 1e-9)
     assert 1e4 * f.objective == pytest.approx(objective(f.theta), rel=1e-9)
 
 
 def test_derivatives_match_finite_differences():
-    """Fails when the gradient or the Hessian (in coefficients and exponents) has a wrong term or sign."""
+    """Fails when the gradient or the Hessian has a wrong term or sign."""
     z = laws.CHINCHILLA.design(np.linspace(-1, 1, 7), np.sin(np.arange(7.0)))
     rng = np.random.default_rng(1)
     target, weights = rng.normal(0.5, 0.2, (1, 7)), rng.uniform(0.5, 2, (1, 7))
@@ -100,9 +101,8 @@ def test_derivatives_match_finite_differences():
     zz = (z[..., :, None] * z[..., None, :]).transpose(1, 0, 2, 3).reshape(-1, 25)
 
     def at(step):
-        moved = theta + np.concatenate([np.log1p(step[:3]), step[3:]])
-        value, gradient, *_ = fit._derivatives(z, zz, target, weights, moved[None], 0.3)
-        return value[0], gradient[0] / np.concatenate([1 + step[:3], np.ones(2)])
+        value, gradient, *_ = fit._derivatives(z, zz, target, weights, (theta + step)[None], 0.3)
+        return value[0], gradient[0]
 
     _, gradient, hessian, _, linear = fit._derivatives(z, zz, target, weights, theta[None], 0.3)
     assert linear[0].tolist() == [True] * 3 + [False] * 2
@@ -117,7 +117,7 @@ def test_runaway_parameters_are_reported():
     n, d = n.ravel(), d.ravel()
     without = fit.fit(load.table(n, d, 9.0 * n**-0.1 + 30 * d**-0.2 - 0.3))
     assert any("E runs to zero" in e for e in without.edges) and without.params["E"] < 1e-6
-    steep = fit.fit(load.table(n, d, 2.0 + (n / 1e7) ** -6 + 30 * d**-0.3))
+    steep = fit.fit(load.table(n, d, 2.0 + (n / 1e7) ** -4 + 30 * d**-0.3))
     assert any(e.startswith("alpha") for e in steep.edges)
 
 
