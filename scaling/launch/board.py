@@ -9,7 +9,6 @@ from typing import Protocol
 
 import rich.console
 import rich.live
-import rich.table
 import rich.text
 
 from scaling import units
@@ -18,7 +17,7 @@ from scaling.launch.schedule import Phase
 BAR_WIDTH = 12
 DRAW_SECONDS = 1.0
 SUMMARY_SECONDS = 30.0
-FRAME_LINES = 4  # title, header, rule and summary
+FRAME_LINES = 3  # title, header and summary
 _STYLES = {
     Phase.FINISHED: "green", Phase.DIVERGED: "red", Phase.FAILED: "bold red", Phase.BLOCKED: "red", Phase.RUNNING: "bold",
     Phase.READY: "dim", Phase.WAITS_TRUNK: "dim", Phase.WAITS_PREDICTION: "dim",
@@ -137,22 +136,31 @@ def _sentence(row: Row) -> str:
     return " ".join([*words, f"({row.note})" if row.note else ""]).rstrip()
 
 
-def table(title: str, rows: Sequence[Row], summary: str, height: int) -> rich.table.Table:
-    """The board as a rich table of at most ``height`` lines; rows that do not fit are counted in the last."""
-    out = rich.table.Table(
-        box=None, title=title, title_justify="left", caption=summary, caption_justify="left", pad_edge=False,
-        header_style="dim", title_style="bold", caption_style="",
-    )  # fmt: skip
-    out.add_column("member", no_wrap=True)
-    for name in ("", "loss", "predicted", "", "tokens/s", "MFU", "ETA"):
-        out.add_column(name, justify="right" if name else "left", no_wrap=True)
-    out.add_column("", no_wrap=True, overflow="ellipsis")
+def table(title: str, rows: Sequence[Row], summary: str, height: int) -> rich.text.Text:
+    """The board in at most ``height`` lines; rows that do not fit are counted in the last.
+
+    Laid out by hand: a rich Table of this size takes 29 ms of a core that trains, this takes 2.
+    """
     shown, left_out = fitting(rows, height - FRAME_LINES)
-    for row in shown:
-        out.add_row(*_cells(row), style=_STYLES[row.phase])
+    cells = [_cells(row) for row in shown]
+    widths = [max(map(len, column)) for column in zip(_HEADER, *cells, strict=True)]
+    out = rich.text.Text(no_wrap=True, overflow="ellipsis")
+    out.append(f"{title}\n", "bold")
+    out.append(_line(_HEADER, widths) + "\n", "dim")
+    for row, line in zip(shown, cells, strict=True):
+        out.append(_line(line, widths) + "\n", _STYLES[row.phase])
     if left_out:
-        out.add_row(f"… {left_out} more members", style="dim")
-    return out
+        out.append(f"… {left_out} more members\n", "dim")
+    return out.append(summary)
+
+
+_HEADER = ("member", "", "loss", "predicted", "", "tokens/s", "MFU", "ETA", "")
+_LEFT = (0, 1, len(_HEADER) - 1)  # columns of text
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    aligned = (c.ljust(w) if i in _LEFT else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
+    return " ".join(aligned).rstrip()
 
 
 def fitting(rows: Sequence[Row], lines: int) -> tuple[list[Row], int]:
@@ -167,18 +175,14 @@ def fitting(rows: Sequence[Row], lines: int) -> tuple[list[Row], int]:
     return [rows[i] for i in chosen], len(rows) - len(chosen)
 
 
-def _cells(row: Row) -> list[str | rich.text.Text]:
+def _cells(row: Row) -> list[str]:
     state = "" if row.phase in (Phase.RUNNING, Phase.FINISHED) else str(row.phase)
+    full = round(min(1.0, row.part) * BAR_WIDTH)
     return [
-        row.id, _bar(row.part), _loss(row.loss), _loss(row.predicted), row.difference(),
+        row.id, "━" * full + "·" * (BAR_WIDTH - full), _loss(row.loss), _loss(row.predicted), row.difference(),
         "" if row.tokens_per_second is None else f"{row.tokens_per_second:,.0f}", "" if row.mfu is None else f"{row.mfu:.1%}",
         "" if row.eta is None else units.format_seconds(row.eta), " ".join(filter(None, [state, row.note])),
     ]  # fmt: skip
-
-
-def _bar(part: float) -> rich.text.Text:
-    full = round(min(1.0, part) * BAR_WIDTH)
-    return rich.text.Text.assemble("━" * full, ("━" * (BAR_WIDTH - full), "bright_black"))
 
 
 def _loss(value: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Sequence
@@ -43,8 +44,9 @@ class Rates:
         return self.startup + tokens / self.tokens_per_second(item)
 
 
+@functools.cache
 def probe(seconds: float = 0.2) -> float:
-    """FLOP/s of small float32 matmuls on one core: at this size BLAS libraries use no threads, and models have such shapes."""
+    """FLOP/s of float32 matmuls on one core, measured once; so small that BLAS libraries use no threads."""
     n = 64
     a = np.ones((n, n), np.float32)
     out = np.empty_like(a)

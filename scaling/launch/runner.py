@@ -175,7 +175,8 @@ class Runner:
 
     def _tell(self, t: _Track, ended: outcome.Ended) -> None:
         tally = t.state.tally
-        if ended.end is End.DONE:
+        if ended.end in (End.DONE, End.SAVED):
+            t.note = "saved" if ended.end is End.SAVED else t.note
             return
         if tally.failed:
             t.note = tally.failed
