@@ -59,7 +59,9 @@ def guarded(main: Callable[[], int], *known: type[Exception]) -> int:
     """
     try:
         return main()
-    except (ConfigError, runs.RunError, *known) as error:
-        return tell(error)
     except PermissionError as error:
         return tell(PermissionError(f"{error.filename}: no permission to write; choose another folder or change its owner"))
+    except Exception as error:
+        if isinstance(error, (ConfigError, runs.RunError, *known)):
+            return tell(error)
+        raise

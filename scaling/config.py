@@ -268,10 +268,11 @@ def _choice(problems: list[str], path: str, value: str, allowed: tuple[str, ...]
 
 
 def _check_model(c: ModelConfig, problems: list[str]) -> None:
-    for name, allowed in dict(
-        architecture=ARCHITECTURES, norm=NORMS, norm_position=NORM_POSITIONS, positions=POSITIONS, activation=ACTIVATIONS,
-        parameterization=PARAMETERIZATIONS, layers=LAYERS, remat=REMATS, dtype=DTYPES,
-    ).items():  # fmt: skip
+    choices = {
+        "architecture": ARCHITECTURES, "norm": NORMS, "norm_position": NORM_POSITIONS, "positions": POSITIONS,
+        "activation": ACTIVATIONS, "parameterization": PARAMETERIZATIONS, "layers": LAYERS, "remat": REMATS, "dtype": DTYPES,
+    }  # fmt: skip
+    for name, allowed in choices.items():
         _choice(problems, f"model.{name}", getattr(c, name), allowed)
     for name in ("vocab_size", "context", "depth", "width", "heads", "kv_heads", "head_size", "ff", "base_width", "base_ff"):
         if getattr(c, name) < 1:

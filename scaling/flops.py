@@ -50,7 +50,7 @@ def param_counts(c: ModelConfig) -> dict[str, int]:
 
 
 def n_params(c: ModelConfig) -> dict[str, int]:
-    """``total``; ``non_embedding`` (without embedding, positions and head); ``active`` (used for one token: all, while dense)."""
+    """``total``; ``non_embedding`` (without embedding, positions and head); ``active`` (used by one token: all of them)."""
     counts = param_counts(c)
     total = sum(counts.values())
     return {

@@ -88,8 +88,11 @@ class _Parts(nn.Module):
 
     def get(self, name: str, *shape: int) -> Array:
         rule = parameterization.rules(self.config)[parameterization.PARAMETERS[name][0]]
-        draw = lambda key, s: rule.init_mean + rule.init_std * jax.random.normal(key, s, jnp.float32)
-        return self.param(name, draw, shape)
+
+        def draw(key: Array) -> Array:
+            return rule.init_mean + rule.init_std * jax.random.normal(key, shape, jnp.float32)
+
+        return self.param(name, draw)
 
     def matrix(self, name: str, *shape: int) -> Array:
         """A parameter in the compute dtype."""
@@ -175,7 +178,9 @@ class Block(nn.Module):
             y_BTD = x_BTD + nn.Dropout(c.dropout, deterministic=self.deterministic)(y_BTD)
             return self.constrain(y_BTD if pre else Norm(c, name=norm)(y_BTD))
 
-        attend = lambda h_BTD: Attention(c, name="attention")(h_BTD, h_BTD, positions_BT, self.causal, allowed_BTS)
+        def attend(h_BTD: Array) -> Array:
+            return Attention(c, name="attention")(h_BTD, h_BTD, positions_BT, self.causal, allowed_BTS)
+
         x_BTD = branch(x_BTD, "attention_norm", attend)
         x_BTD = branch(x_BTD, "mlp_norm", Mlp(c, name="mlp"))
         return x_BTD, None
@@ -245,7 +250,8 @@ def apply(
     """
     module = Transformer(config, constrain=constrain, deterministic=dropout_key is None)
     rngs = None if dropout_key is None else {"dropout": dropout_key}
-    return module.apply({"params": params}, tokens_BT, None, allowed_BTS, rngs=rngs)
+    logits_BTV: Any = module.apply({"params": params}, tokens_BT, None, allowed_BTS, rngs=rngs)
+    return logits_BTV
 
 
 @functools.lru_cache(maxsize=32)

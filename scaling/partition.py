@@ -49,7 +49,9 @@ def param_spec(path: tuple[Any, ...], leaf: Any, mesh: Mesh) -> PartitionSpec:
     for size, axis in zip(leaf.shape, spec, strict=True):
         if axis and size % mesh.shape[axis]:
             name = "/".join(str(getattr(k, "key", k)) for k in path)
-            raise ConfigError([f"machine.{axis}={mesh.shape[axis]}: does not divide {name} {leaf.shape}; choose a divisor of {size}"])
+            raise ConfigError(
+                [f"machine.{axis}={mesh.shape[axis]}: does not divide {name} {leaf.shape}; choose a divisor of {size}"]
+            )
     return PartitionSpec(*spec)
 
 

@@ -92,7 +92,9 @@ def make_plan(
     steps = steps_of(config.budget, math.nan)
     tokens = steps * batch_tokens
     if steps < 1:
-        problems.append(f"budget={config.budget!r}: is less than one step of {batch_tokens:,} tokens; raise the budget or lower the batch")
+        problems.append(
+            f"budget={config.budget!r}: is less than one step of {batch_tokens:,} tokens; raise the budget or lower the batch"
+        )
     try:
         units.check_split(windows, config.machine, f"batch={config.batch!r} is {windows} windows")
     except ValueError as error:
@@ -115,8 +117,9 @@ def make_plan(
     return Plan(
         n_params=counts, flops_per_token=per_token, tokens=tokens, steps=steps, batch_windows=windows,
         batch_tokens=batch_tokens, warmup_steps=warmup, cooldown_steps=cooldown, lr=config.optim.lr,
-        marks=tuple(sorted({steps_of(m, tokens) for m in config.marks})), fork_tokens=fork_steps * batch_tokens if trunk else None,
-        fork_steps=fork_steps, annealed=config.optim.schedule != "constant", tokens_per_param=tokens / n,
+        marks=tuple(sorted({steps_of(m, tokens) for m in config.marks})),
+        fork_tokens=fork_steps * batch_tokens if trunk else None, fork_steps=fork_steps,
+        annealed=config.optim.schedule != "constant", tokens_per_param=tokens / n,
         epochs=tokens / stream_tokens if stream_tokens else None, checkpoint_bytes=BYTES_PER_PARAM_STATE * counts["total"],
         warnings=_warnings(config, n, steps, warmup),
     )  # fmt: skip

@@ -60,7 +60,8 @@ class LossTrack:
         if len(self.recent) == SPIKE_WINDOW:
             mean = sum(self.recent) / SPIKE_WINDOW
             if self.lowest is not None and mean > self.lowest + SPIKE_NATS:
-                return f"step {step}: mean loss {mean:.3f} over {SPIKE_WINDOW} steps, {SPIKE_NATS:g} nat above its best, {self.lowest:.3f}"
+                rise = f"{SPIKE_NATS:g} nat above its best, {self.lowest:.3f}"
+                return f"step {step}: mean loss {mean:.3f} over {SPIKE_WINDOW} steps, {rise}"
             self.lowest = mean if self.lowest is None else min(mean, self.lowest)
         return None
 

@@ -16,8 +16,8 @@ SMALL_DEPTH = 4
 SMALL_WIDTHS = range(16, 233, 8)
 ASPECT = 64
 FORMULA = (
-    "small: depth 4, D = 16, 24, ... 232, head size K = 8; else D = 64 depth, K = 64 (128 from D = 2048 where it divides D); H = D/K; "
-    "F = 8/3 D (SwiGLU) or 4 D, to a multiple of 8 (128 from D = 256); N = depth (2 D^2 + 2 D G K + 3 D F) + norms"
+    "small: depth 4, D = 16, 24, ... 232, head size K = 8; else D = 64 depth, K = 64 (128 from D = 2048 where it divides D); "
+    "H = D/K; F = 8/3 D (SwiGLU) or 4 D, to a multiple of 8 (128 from D = 256); N = depth (2 D^2 + 2 D G K + 3 D F) + norms"
 )
 
 
@@ -35,15 +35,10 @@ def head_size(width: int) -> int:
     return 128 if width >= 2048 and width % 128 == 0 else 64
 
 
-def n_block_params(depth: int, width: int, ff: int, kv_width: int, activation: str = "swiglu") -> int:
-    """Matrix parameters of all blocks, what the dial aims at (norm gains and biases, under 1 %, left out)."""
-    mlp = (3 if activation == "swiglu" else 2) * width * ff
-    return depth * (2 * width * width + 2 * width * kv_width + mlp)
-
-
-def _candidates(activation: str) -> list[tuple[int, int]]:
-    shapes = [(SMALL_DEPTH, width) for width in SMALL_WIDTHS] + [(depth, ASPECT * depth) for depth in range(4, 129)]
-    return sorted(shapes, key=lambda s: n_block_params(*s, ff_size(s[1], activation), s[1], activation))
+def n_block_params(depth: int, width: int, activation: str = "swiglu") -> int:
+    """Matrix parameters of all blocks by rule, what the dial aims at (norm gains, under 1 %, left out)."""
+    mlp = (3 if activation == "swiglu" else 2) * width * ff_size(width, activation)
+    return depth * (4 * width * width + mlp)
 
 
 def shape(size: str | None, given: Mapping[str, Any], activation: str = "swiglu") -> dict[str, int]:
@@ -52,42 +47,49 @@ def shape(size: str | None, given: Mapping[str, Any], activation: str = "swiglu"
     Raises:
       ValueError: naming the field, when the dial cannot be read or a width has no whole number of heads.
     """
-    depth, width = given.get("depth"), given.get("width")
-    if size is not None:
-        if depth is not None or width is not None:
-            raise ValueError(f"size={size!r}: give a size, or depth and width, not both")
-        try:
-            target = units.parse_count(size)
-        except ValueError as error:
-            raise ValueError(f"size={size!r}: {error}") from None
-        options = _candidates(activation)
-        counts = [n_block_params(d, w, ff_size(w, activation), w, activation) for d, w in options]
-        if not 0.7 * counts[0] <= target <= 1.3 * counts[-1]:
-            low, high = units.format_count(counts[0]), units.format_count(counts[-1])
-            raise ValueError(f"size={size!r}: the dial goes from {low} to {high} parameters; set depth and width instead")
-        depth, width = min(zip(counts, options, strict=True), key=lambda c: max(c[0] / target, target / c[0]))[1]
-    elif depth is None and width is None:
-        depth, width = SMALL_DEPTH, 64
-    elif width is None:
-        assert depth is not None
-        width = ASPECT * depth
-    elif depth is None:
-        depth = SMALL_DEPTH
-    heads = given.get("heads")
-    size_of_head = given.get("head_size") or (width // heads if heads else min(width, head_size(width)))
-    if heads is None:
-        if width % size_of_head:
-            low = width // size_of_head * size_of_head
-            raise ValueError(
-                f"width={width}: not divisible into heads of size {size_of_head}; use {low or size_of_head} or {low + size_of_head}, or set heads"
-            )
-        heads = width // size_of_head
-    elif width % heads:
-        raise ValueError(f"width={width}: not divisible by heads={heads}; use a multiple of {heads}, such as {max(1, width // heads) * heads}")
-    base_width = given.get("base_width", 32)
+    depth, width = _depth_and_width(size, given.get("depth"), given.get("width"), activation)
+    heads, size_of_head = _heads(width, given.get("heads"), given.get("head_size"))
     return {
-        "depth": depth, "width": width, "heads": heads, "head_size": size_of_head,
-        "kv_heads": given.get("kv_heads") or heads, "ff": given.get("ff") or ff_size(width, activation),
-        "base_ff": given.get("base_ff") or ff_size(base_width, activation),
+        "depth": depth,
+        "width": width,
+        "heads": heads,
+        "head_size": size_of_head,
+        "kv_heads": given.get("kv_heads") or heads,
+        "ff": given.get("ff") or ff_size(width, activation),
+        "base_ff": given.get("base_ff") or ff_size(given.get("base_width", 32), activation),
         "base_head_size": given.get("base_head_size") or size_of_head,
-    }  # fmt: skip
+    }
+
+
+def _depth_and_width(size: str | None, depth: int | None, width: int | None, activation: str) -> tuple[int, int]:
+    if size is None:
+        if width is None:
+            return (SMALL_DEPTH, 64) if depth is None else (depth, ASPECT * depth)
+        return (SMALL_DEPTH if depth is None else depth), width
+    if depth is not None or width is not None:
+        raise ValueError(f"size={size!r}: give a size, or depth and width, not both")
+    try:
+        target = units.parse_count(size)
+    except ValueError as error:
+        raise ValueError(f"size={size!r}: {error}") from None
+    shapes = [(SMALL_DEPTH, w) for w in SMALL_WIDTHS] + [(d, ASPECT * d) for d in range(4, 129)]
+    counts = {s: n_block_params(*s, activation) for s in shapes}
+    low, high = min(counts.values()), max(counts.values())
+    if not 0.7 * low <= target <= 1.3 * high:
+        reach = f"from {units.format_count(low)} to {units.format_count(high)} parameters"
+        raise ValueError(f"size={size!r}: the dial goes {reach}; set depth and width instead")
+    return min(shapes, key=lambda s: max(counts[s] / target, target / counts[s]))
+
+
+def _heads(width: int, heads: int | None, size_of_head: int | None) -> tuple[int, int]:
+    if heads is not None:
+        if heads < 1 or width % heads:
+            near = max(1, width // max(1, heads)) * max(1, heads)
+            raise ValueError(f"width={width}: not divisible by heads={heads}; use a multiple, such as {near}")
+        return heads, size_of_head or width // heads
+    by_rule = size_of_head or min(max(1, width), head_size(width))
+    if width % by_rule:
+        low = width // by_rule * by_rule
+        near = f"{low or by_rule} or {low + by_rule}"
+        raise ValueError(f"width={width}: not divisible into heads of size {by_rule}; use {near}, or set heads")
+    return width // by_rule, by_rule

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -46,7 +45,9 @@ def init_state(config: TrainConfig, tx: optax.GradientTransformation, key: Array
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
 
 
-def loss_fn(config: TrainConfig, params: Any, windows: Array, constrain: model.Constrain, key: Array | None) -> tuple[Array, Array]:
+def loss_fn(
+    config: TrainConfig, params: Any, windows: Array, constrain: model.Constrain, key: Array | None
+) -> tuple[Array, Array]:
     """Mean nats per target over windows (B, T + 1), with and (second) without z-loss."""
     example = objectives.next_token(windows)
     logits_BTV = model.apply(config.model, params, example.inputs_BT, constrain=constrain, dropout_key=key)
@@ -59,7 +60,12 @@ def loss_fn(config: TrainConfig, params: Any, windows: Array, constrain: model.C
 
 
 def train_step(
-    config: TrainConfig, tx: optax.GradientTransformation, constrain: model.Constrain, state: TrainState, windows: Array, lr: Array
+    config: TrainConfig,
+    tx: optax.GradientTransformation,
+    constrain: model.Constrain,
+    state: TrainState,
+    windows: Array,
+    lr: Array,
 ) -> tuple[TrainState, Metrics]:
     """One update from windows (B, T + 1) at learning rate ``lr``."""
     key = jax.random.fold_in(named_key(config.seed, "dropout"), state.step) if config.model.dropout else None
@@ -73,7 +79,9 @@ def train_step(
 
         def add(carry: Any, part: tuple[Array, Array]) -> tuple[Any, None]:
             i, rows = part
-            (_, nats), grads = gradient(state.params, constrain(rows), constrain, None if key is None else jax.random.fold_in(key, i))
+            (_, nats), grads = gradient(
+                state.params, constrain(rows), constrain, None if key is None else jax.random.fold_in(key, i)
+            )
             return jax.tree.map(jnp.add, carry, (nats, grads)), None
 
         zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
@@ -99,7 +107,7 @@ class Programs:
     mesh: Mesh
     abstract_state: TrainState  # shapes, dtypes and shardings: what a checkpoint is restored into
     init: Callable[[Array], TrainState]
-    train: Callable[[TrainState, Array, np.float32], tuple[TrainState, Metrics]]
+    train: Any  # (TrainState, windows (B, T + 1), learning rate) -> (TrainState, Metrics)
     evaluate: Callable[[Any, Array], Array]
 
 

@@ -13,7 +13,7 @@ import dataclasses
 import importlib.util
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import ml_collections
 
@@ -44,7 +44,7 @@ class Draft:
         return dataclasses.replace(self, config=config, tags=self.tags + ((tag,) if tag else ()))
 
 
-Drafts = Sequence[Draft] | ml_collections.ConfigDict
+Drafts: TypeAlias = Sequence[Draft] | ml_collections.ConfigDict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +120,9 @@ def fork(drafts: Drafts, budgets: Sequence[str]) -> list[Draft]:
     for d in _drafts(drafts):
         forks = [_fork_point(b, d.config.optim.cooldown) for b in budgets]
         last = max(forks, key=lambda f: units.parse_duration(f).value)
-        trunk = dataclasses.replace(d.with_(("budget", "trunk"), **{"optim.schedule": "constant", "budget": last}), role="trunk")
+        trunk = dataclasses.replace(
+            d.with_(("budget", "trunk"), **{"optim.schedule": "constant", "budget": last}), role="trunk"
+        )
         with trunk.config.unlocked():
             trunk.config.marks = tuple(forks)
         # warm-up is the trunk's: a rule that looks at the budget must not move it from branch to branch
@@ -161,9 +163,9 @@ def find_config(name: str) -> tuple[pathlib.Path, str]:
         if path.is_file():
             return path, arg
     known = sorted({p.name for folder in ("configs", packaged) for p in pathlib.Path(folder).glob("[!_]*.py")})
+    looked, there = ", ".join(map(str, tried)), ", ".join(known)
     raise ConfigError(
-        [f"{name!r}: no such file; looked for {', '.join(map(str, tried))}; there are {', '.join(known)}.{units.did_you_mean(text, known)}"],
-        "config file",
+        [f"{name!r}: no such file; looked for {looked}; there are {there}.{units.did_you_mean(text, known)}"], "config file"
     )
 
 
@@ -247,7 +249,9 @@ def load(name: str, overrides: Mapping[str, Any] | None = None, stream_tokens: i
             by_draft[id(d)] = member
             members.append(member)
     ids = [d.id for d in drafts]
-    problems += [f"{i}: two members have this id; give them different tags" for i in sorted({i for i in ids if ids.count(i) > 1})]
+    problems += [
+        f"{i}: two members have this id; give them different tags" for i in sorted({i for i in ids if ids.count(i) > 1})
+    ]
     if not drafts:
         problems.append("get_sweep returned no members")
     if problems:

@@ -10,13 +10,8 @@ Reads a config (or a member's spec.json), goes on where the run directory stands
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
-import fcntl
 import os
 import pathlib
-import platform
-import resource
 import signal
 import socket
 import sys
@@ -29,142 +24,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scaling import checkpoint, cli, config, corpus, data, flops, optim, partition, runs, step, sweep
-from scaling.plan import Plan, make_plan
+from scaling import checkpoint, cli, config, data, flops, optim, partition, runs, step
+from scaling.job import Job, drop_rows_after, exclusive, job_from_config, job_from_spec, open_run_dir, write_done
 from scaling.progress import Chrono, LossTrack
 from scaling.sources import SourceError
-from scaling.store import StoreError, TokenStore, stream_tokens
+from scaling.store import StoreError
 from scaling.tokenizer import VocabularyError
 
 LOG_ROWS = 400  # training rows over a whole run, evenly spaced by step, so that a resumed run writes the same ones
 ATTEMPT_SECONDS = 5.0  # how often the attempt's record is renewed
 PRINT_SECONDS = 10.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One run to be trained: what, where, and from which state."""
-
-    config: config.TrainConfig
-    run_dir: pathlib.Path
-    plan: Plan
-    store: TokenStore
-    digest: str
-    parent_dir: pathlib.Path | None = None  # a branch starts from this trunk's checkpoint at plan.fork_steps
-    cluster: str | None = None
-
-    @property
-    def rows(self) -> int:
-        """Windows per step."""
-        return self.plan.batch_windows
-
-
-# ---------------------------------------------------------------------------------------------- jobs
-
-
-def job_from_config(name: str, overrides: dict[str, Any]) -> Job:
-    """A single run from a config file."""
-    tree, _ = sweep.load_config(name, overrides)
-    resolved = config.resolve(tree, name)
-    store = corpus.load_store(resolved.data.store, resolved.data.vocab)
-    plan = make_plan(resolved, stream_tokens=stream_tokens(store, resolved.model.context))
-    return Job(resolved, pathlib.Path(resolved.run_dir), plan, store, config.digest(resolved, store.fingerprint))
-
-
-def job_from_spec(path: pathlib.Path) -> Job:
-    """A member of a sweep from the spec.json that the launcher wrote.
-
-    Raises:
-      RunError: when there is no spec, or the trunk of a branch has not started.
-    """
-    spec = runs.read_json(path)
-    if spec is None:
-        raise runs.RunError(f"{path}: no such file; give the spec.json of a member that scaling.launch wrote")
-    run_dir = path.parent
-    resolved = dataclasses.replace(config.from_resolved(spec["config"]), run_dir=str(run_dir))
-    store = corpus.load_store(resolved.data.store, resolved.data.vocab)
-    trunk, parent_dir, fork_at = None, None, None
-    if spec["parent"] is not None:
-        parent_dir = run_dir / spec["parent_dir"]
-        content = runs.read_json(parent_dir / runs.PLAN)
-        if content is None:
-            raise runs.RunError(f"{parent_dir / runs.PLAN}: the trunk {spec['parent']} has not started; train it first")
-        trunk, fork_at = Plan.from_dict(content), f"{spec['fork_steps']} steps"
-    epoch = stream_tokens(store, resolved.model.context)
-    plan = make_plan(resolved, stream_tokens=epoch, trunk=trunk, fork_at=fork_at)
-    return Job(resolved, run_dir, plan, store, spec["digest"], parent_dir, spec["cluster"])
-
-
-# ----------------------------------------------------------------------------------- run directory
-
-
-@contextlib.contextmanager
-def exclusive(run_dir: pathlib.Path) -> Iterator[None]:
-    """Holds the run directory's lock, so that no run is ever trained twice at once.
-
-    Raises:
-      RunError: when another process holds it.
-    """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with open(run_dir / runs.LOCK, "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise runs.RunError(f"{run_dir}: another process trains this run; wait for it or stop it") from None
-        yield
-
-
-def open_run_dir(job: Job, device: dict[str, Any]) -> None:
-    """Writes config.json, plan.json and env.json at the first start; later compares.
-
-    Raises:
-      RunError: when the directory belongs to a run with another config or other data, naming the differences.
-    """
-    path = job.run_dir / runs.CONFIG
-    there = runs.read_json(path)
-    if there is not None and there["digest"] != job.digest:
-        old = config.identity(config.from_resolved(there["config"]))
-        changes = config.difference(old, config.identity(job.config)) or [f"data: {there['data_fingerprint']} -> {job.store.fingerprint}"]
-        raise runs.RunError(f"{path}: another run lives here ({'; '.join(changes)}); choose another run_dir, or undo the change")
-    if there is None:
-        runs.write_json(job.run_dir / runs.PLAN, job.plan.to_dict() | {"cluster": job.cluster or job.run_dir.name})
-        runs.write_json(job.run_dir / runs.ENV, environment() | device)
-        content = {"digest": job.digest, "data_fingerprint": job.store.fingerprint, "config": config.to_dict(job.config)}
-        runs.write_json(path, content)
-
-
-def environment() -> dict[str, Any]:
-    """Versions, host and devices."""
-    from importlib import metadata
-
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "host": socket.gethostname(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "packages": {p: metadata.version(p) for p in packages},
-        "devices": [d.device_kind for d in jax.devices()],
-        "processes": jax.process_count(),
-    }
-
-
-def drop_rows_after(run_dir: pathlib.Path, step_number: int) -> None:
-    """Takes the rows that a killed attempt wrote beyond its last checkpoint out of metrics.jsonl."""
-    path = run_dir / runs.METRICS
-    rows = list(runs.read_jsonl(path))
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    for row in rows:
-        if row["step"] <= step_number:
-            runs.append_jsonl(temporary, row)
-    if temporary.exists():
-        os.replace(temporary, path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-# -------------------------------------------------------------------------------------------- device
 
 
 def set_up_jax(machine: config.MachineConfig) -> None:
@@ -190,9 +59,6 @@ def peak_flops() -> dict[str, Any]:
         multiply(x, x).block_until_ready()
         seconds.append(time.perf_counter() - before)
     return {"peak_flops": 2 * n**3 / min(seconds), "peak_source": f"measured float32 matmul of {n} x {n}"}
-
-
-# ---------------------------------------------------------------------------------------------- run
 
 
 class StopRequest:
@@ -224,9 +90,10 @@ class Run:
         self.val_bytes = data.target_bytes(job.store, self.val_windows)
         with chrono("restore"):
             self.state, self.track, self.ids_hash, self.start = self._first_state()
-        self.attempt, self._attempt_path, self._saved_at = self._claim()
-        self._row_at = (self.start, time.monotonic(), 0.0)
-        self._printed = 0.0
+        self.attempt, self._attempt_path = self._claim()
+        self._row_at = (self.start, 0.0)  # step and training seconds at the last row
+        self._saved_at = self._recorded_at = time.monotonic()
+        self._printed_at = 0.0
 
     def _first_state(self) -> tuple[step.TrainState, LossTrack, int, int]:
         """From the own newest checkpoint, else the trunk's at the fork, else fresh."""
@@ -239,10 +106,10 @@ class Run:
         state, meta = source.restore(start, self.programs.abstract_state)
         return state, LossTrack(**meta["track"]), int(meta["ids_hash"]), start
 
-    def _claim(self) -> tuple[dict[str, Any], pathlib.Path, float]:
+    def _claim(self) -> tuple[dict[str, Any], pathlib.Path]:
         content = {"started_at": time.time(), "host": socket.gethostname(), "pid": os.getpid(), "from_step": self.start}
         drop_rows_after(self.job.run_dir, self.start)
-        return content, runs.claim_attempt(self.job.run_dir, content), time.monotonic()
+        return content, runs.claim_attempt(self.job.run_dir, content)
 
     # -- rows and records
 
@@ -250,6 +117,7 @@ class Run:
         """Renews attempts/NNN.json: steps, seconds by kind, and at the end how it ended."""
         content = {"to_step": at, "seconds": self.chrono.seconds(), "exit": exit_kind, "cause": cause}
         runs.write_json(self._attempt_path, self.attempt | content)
+        self._recorded_at = time.monotonic()
 
     def _position(self, at: int) -> dict[str, Any]:
         plan = self.job.plan
@@ -258,20 +126,21 @@ class Run:
 
     def train_row(self, at: int, grad_norm: float, lr: float) -> None:
         """Appends a training row for the steps since the last one; speed counts their training seconds alone."""
-        plan, now = self.job.plan, self.chrono.seconds()
-        busy = now.get("train", 0.0)
-        since, _, busy_then = self._row_at
-        self._row_at = (at, time.monotonic(), busy)
+        plan, busy = self.job.plan, self.chrono.seconds().get("train", 0.0)
+        since, busy_then = self._row_at
+        self._row_at = (at, busy)
         speed = (at - since) * plan.batch_tokens / max(1e-9, busy - busy_then)
         mfu = speed * plan.flops_per_token[flops.DEFAULT_CONVENTION] / self.peak if self.peak else None
         row = {"kind": "train", **self._position(at), "loss": self.track.take_mean(), "lr": lr, "grad_norm": grad_norm}
         row |= {"tokens_per_second": round(speed, 1), "mfu": mfu and round(mfu, 4)}
         row |= {"epoch": round(self.stream.epoch(at * self.job.rows), 4), "ids_hash": f"{self.ids_hash:016x}"}
         runs.append_jsonl(self.job.run_dir / runs.METRICS, row)
-        if time.monotonic() - self._printed > PRINT_SECONDS or at == plan.steps:
-            self._printed = time.monotonic()
+        if time.monotonic() - self._printed_at > PRINT_SECONDS or at == plan.steps:
+            self._printed_at = time.monotonic()
             of_peak = f"  MFU {mfu:.1%}" if mfu else ""
-            print(f"step {at:,}/{plan.steps:,}  loss {row['loss']:.4f}  lr {lr:.2e}  {speed:,.0f} tokens/s{of_peak}", flush=True)
+            print(
+                f"step {at:,}/{plan.steps:,}  loss {row['loss']:.4f}  lr {lr:.2e}  {speed:,.0f} tokens/s{of_peak}", flush=True
+            )
 
     def validate(self, at: int) -> dict[str, Any]:
         """Loss over the fixed validation windows: nats per token with standard error, and bits per byte."""
@@ -319,7 +188,9 @@ class Run:
         job, plan = self.job, self.job.plan
         batches = data.loader(self.stream, job.rows, self.start, jax.process_index(), jax.process_count())
         log_every = max(1, -(-plan.steps // LOG_ROWS))
-        eval_steps = {plan.fork_steps + round(i * (plan.steps - plan.fork_steps) / job.config.evals) for i in range(1, job.config.evals)}
+        eval_steps = {
+            plan.fork_steps + round(i * (plan.steps - plan.fork_steps) / job.config.evals) for i in range(1, job.config.evals)
+        }
         pending: tuple[int, step.Metrics, np.float32] | None = None
         at = self.start
         while at < plan.steps:
@@ -335,13 +206,15 @@ class Run:
             at += 1
             pending = (at, metrics, lr)
             stop = self._asked_to_stop(at)
-            if at in plan.marks or at in eval_steps or stop or at == plan.steps or self._save_is_due():
+            evaluate = at in eval_steps
+            save = stop or at in plan.marks or at == plan.steps or self._save_is_due()
+            if evaluate or save:
                 cause, pending = self._read(pending, log_every), None
                 if cause:
                     return at, cause
-                if at in eval_steps:
+                if evaluate:
                     self.validate(at)
-                if at not in eval_steps or at in plan.marks or stop:
+                if save:
                     self.save(at)
             if stop:
                 break
@@ -357,6 +230,8 @@ class Run:
         cause = self.track.add(at, loss, grad_norm)
         if cause is None and (at % log_every == 0 or at == self.job.plan.steps):
             self.train_row(at, grad_norm, float(lr))
+        if time.monotonic() - self._recorded_at > ATTEMPT_SECONDS:
+            self.record_attempt(at)
         return cause
 
     def _asked_to_stop(self, at: int) -> bool:
@@ -381,30 +256,6 @@ class Run:
         write_done(self.job, at, cause, row)
         print(f"diverged: {cause}" if cause else f"finished: {plan.tokens:,} tokens, done.json written", flush=True)
         return 0
-
-
-def write_done(job: Job, at: int, cause: str | None, val: dict[str, Any] | None) -> None:
-    """The member's last file: its presence means finished."""
-    member = runs.Member(job.run_dir)
-    train_rows = [row for row in member.metrics() if row["kind"] == "train"]
-    tokens = at * job.plan.batch_tokens
-    content = {
-        "digest": job.digest,
-        "status": "diverged" if cause else "finished",
-        "cause": cause,
-        "steps": at,
-        "tokens": tokens,
-        "flops": {c: tokens * per_token for c, per_token in job.plan.flops_per_token.items()},
-        "train_loss": train_rows[-1]["loss"] if train_rows else None,
-        "val_loss": val and val["loss"],
-        "val_loss_stderr": val and val["loss_stderr"],
-        "val_bpb": val and val["bpb"],
-        "annealed": job.plan.annealed,
-        "seconds": {kind: round(s, 3) for kind, s in member.seconds().items()},
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
-        "finished_at": time.time(),
-    }
-    runs.write_json(job.run_dir / runs.DONE, content)
 
 
 def train(job: Job, chrono: Chrono, stop: StopRequest) -> int:
@@ -434,9 +285,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m scaling.train",
         description="Trains one run; the same command goes on where it was.",
-        epilog="Any field of the config can be set: --config.model.depth=6 --config.optim.lr=4e-3 --config.budget='20 tokens/param'",
+        epilog="Any field can be set: --config.model.depth=6 --config.optim.lr=4e-3 --config.budget='20 tokens/param'",
     )
-    parser.add_argument("--config", help="a config file: as given, in ./configs, or a packaged one, with :arg", metavar="FILE[:ARG]")
+    parser.add_argument(
+        "--config", help="a config file: as given, in ./configs, or a packaged one, with :arg", metavar="FILE[:ARG]"
+    )
     parser.add_argument("--spec", type=pathlib.Path, help="a member's spec.json, instead of --config (what the launcher uses)")
 
     def run() -> int:
@@ -455,7 +308,9 @@ def start_distributed() -> None:
     """Joins the other processes of a multi-host run where the environment names them (Slurm, TPU pod, SCALING_*)."""
     env = os.environ
     if "SCALING_NUM_PROCESSES" in env:
-        jax.distributed.initialize(env["SCALING_COORDINATOR"], int(env["SCALING_NUM_PROCESSES"]), int(env["SCALING_PROCESS_ID"]))
+        jax.distributed.initialize(
+            env["SCALING_COORDINATOR"], int(env["SCALING_NUM_PROCESSES"]), int(env["SCALING_PROCESS_ID"])
+        )
     elif int(env.get("SLURM_NTASKS", "1")) > 1 or "," in env.get("TPU_WORKER_HOSTNAMES", ""):
         jax.distributed.initialize(initialization_timeout=1800)
 

@@ -130,10 +130,9 @@ def check_split(rows: int, machine: Any, what: str) -> None:
     """Raises ValueError unless ``rows`` windows split over micro-batches and the data axes of the mesh."""
     ways = max(1, machine.data) * max(1, machine.fsdp) * machine.micro_batches
     if rows % ways:
-        raise ValueError(
-            f"{what}, which machine.data={machine.data} x machine.fsdp={machine.fsdp} x machine.micro_batches="
-            f"{machine.micro_batches} = {ways} does not divide; use a batch of {max(1, rows // ways) * ways} windows or a smaller mesh"
-        )
+        mesh = f"machine.data={machine.data} x machine.fsdp={machine.fsdp} x machine.micro_batches={machine.micro_batches}"
+        remedy = f"use a batch of {max(1, rows // ways) * ways} windows or a smaller mesh"
+        raise ValueError(f"{what}, which {mesh} = {ways} does not divide; {remedy}")
 
 
 def batch_windows(text: str, context: int, n_params: int) -> int:

@@ -1,0 +1,166 @@
+"""One run as a job: its config, plan, data and place, and what its run directory holds before and after training."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import pathlib
+import platform
+import resource
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
+
+import jax
+
+from scaling import config, corpus, runs, sweep
+from scaling.plan import Plan, make_plan
+from scaling.store import TokenStore, stream_tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run to be trained: what, where, and from which state."""
+
+    config: config.TrainConfig
+    run_dir: pathlib.Path
+    plan: Plan
+    store: TokenStore
+    digest: str
+    parent_dir: pathlib.Path | None = None  # a branch starts from this trunk's checkpoint at plan.fork_steps
+    cluster: str | None = None
+
+    @property
+    def rows(self) -> int:
+        """Windows per step."""
+        return self.plan.batch_windows
+
+
+def job_from_config(name: str, overrides: dict[str, Any]) -> Job:
+    """A single run from a config file."""
+    tree, _ = sweep.load_config(name, overrides)
+    resolved = config.resolve(tree, name)
+    store = corpus.load_store(resolved.data.store, resolved.data.vocab)
+    plan = make_plan(resolved, stream_tokens=stream_tokens(store, resolved.model.context))
+    return Job(resolved, pathlib.Path(resolved.run_dir), plan, store, config.digest(resolved, store.fingerprint))
+
+
+def job_from_spec(path: pathlib.Path) -> Job:
+    """A member of a sweep from the spec.json that the launcher wrote.
+
+    Raises:
+      RunError: when there is no spec, or the trunk of a branch has not started.
+    """
+    spec = runs.read_json(path)
+    if spec is None:
+        raise runs.RunError(f"{path}: no such file; give the spec.json of a member that scaling.launch wrote")
+    run_dir = path.parent
+    resolved = dataclasses.replace(config.from_resolved(spec["config"]), run_dir=str(run_dir))
+    store = corpus.load_store(resolved.data.store, resolved.data.vocab)
+    trunk, parent_dir, fork_at = None, None, None
+    if spec["parent"] is not None:
+        parent_dir = run_dir / spec["parent_dir"]
+        content = runs.read_json(parent_dir / runs.PLAN)
+        if content is None:
+            raise runs.RunError(f"{parent_dir / runs.PLAN}: the trunk {spec['parent']} has not started; train it first")
+        trunk, fork_at = Plan.from_dict(content), f"{spec['fork_steps']} steps"
+    epoch = stream_tokens(store, resolved.model.context)
+    plan = make_plan(resolved, stream_tokens=epoch, trunk=trunk, fork_at=fork_at)
+    return Job(resolved, run_dir, plan, store, spec["digest"], parent_dir, spec["cluster"])
+
+
+@contextlib.contextmanager
+def exclusive(run_dir: pathlib.Path) -> Iterator[None]:
+    """Holds the run directory's lock, so that no run is ever trained twice at once.
+
+    Raises:
+      RunError: when another process holds it.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with open(run_dir / runs.LOCK, "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise runs.RunError(f"{run_dir}: another process trains this run; wait for it or stop it") from None
+        yield
+
+
+def open_run_dir(job: Job, device: dict[str, Any]) -> None:
+    """Writes config.json, plan.json and env.json at the first start; later compares.
+
+    Raises:
+      RunError: when the directory belongs to a run with another config or other data, naming the differences.
+    """
+    path = job.run_dir / runs.CONFIG
+    there = runs.read_json(path)
+    if there is not None and there["digest"] != job.digest:
+        old = config.identity(config.from_resolved(there["config"]))
+        changes = config.difference(old, config.identity(job.config)) or [
+            f"data: {there['data_fingerprint']} -> {job.store.fingerprint}"
+        ]
+        raise runs.RunError(
+            f"{path}: another run lives here ({'; '.join(changes)}); choose another run_dir, or undo the change"
+        )
+    if there is None:
+        runs.write_json(job.run_dir / runs.PLAN, job.plan.to_dict() | {"cluster": job.cluster or job.run_dir.name})
+        runs.write_json(job.run_dir / runs.ENV, environment() | device)
+        content = {"digest": job.digest, "data_fingerprint": job.store.fingerprint, "config": config.to_dict(job.config)}
+        runs.write_json(path, content)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, host and devices."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "packages": {p: metadata.version(p) for p in packages},
+        "devices": [d.device_kind for d in jax.devices()],
+        "processes": jax.process_count(),
+    }
+
+
+def drop_rows_after(run_dir: pathlib.Path, step_number: int) -> None:
+    """Takes the rows that a killed attempt wrote beyond its last checkpoint out of metrics.jsonl."""
+    path = run_dir / runs.METRICS
+    rows = list(runs.read_jsonl(path))
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    for row in rows:
+        if row["step"] <= step_number:
+            runs.append_jsonl(temporary, row)
+    if temporary.exists():
+        os.replace(temporary, path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_done(job: Job, at: int, cause: str | None, val: dict[str, Any] | None) -> None:
+    """The member's last file: its presence means finished."""
+    member = runs.Member(job.run_dir)
+    train_rows = [row for row in member.metrics() if row["kind"] == "train"]
+    tokens = at * job.plan.batch_tokens
+    content = {
+        "digest": job.digest,
+        "status": "diverged" if cause else "finished",
+        "cause": cause,
+        "steps": at,
+        "tokens": tokens,
+        "flops": {c: tokens * per_token for c, per_token in job.plan.flops_per_token.items()},
+        "train_loss": train_rows[-1]["loss"] if train_rows else None,
+        "val_loss": val and val["loss"],
+        "val_loss_stderr": val and val["loss_stderr"],
+        "val_bpb": val and val["bpb"],
+        "annealed": job.plan.annealed,
+        "seconds": {kind: round(s, 3) for kind, s in member.seconds().items()},
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        "finished_at": time.time(),
+    }
+    runs.write_json(job.run_dir / runs.DONE, content)
