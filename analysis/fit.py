@@ -28,7 +28,8 @@ CONTINUATION = (1e-1, 1e-2)
 STARTS = 4
 MIN_SIZES = 3
 _VANISHED = 1e-6  # a term whose share of the loss is below this on every row has run to zero
-_LINEAR_SHARE = 1e-4  # a term with at least this share of the loss on some row may be stepped in its coefficient; one that vanishes, in the logarithm
+# A term with at least this share of the loss on some row may be stepped in its coefficient; one that vanishes may not.
+_LINEAR_SHARE = 1e-4
 _EXPONENT_RANGE = (0.01, 3.0)  # no power law of loss was ever reported outside; beyond it a term is a constant or a step
 
 
@@ -210,10 +211,10 @@ def minimise(
     """Damped Newton on many problems (lanes) at once, each with its own targets, weights and start.
 
     The step solves (H + damping * diag(G)) step = -gradient with the exact Hessian H and the diagonal of the iteratively
-    reweighted Gauss-Newton matrix G; where that is not positive definite or the objective rises, damping grows.  A coefficient c
-    is stepped as c (1 + s), whose second derivative is that of log c less the first, or as c exp(s): the valley in which E and A
-    trade against each other is straight in coefficients, that of A against alpha in the logarithm, and a lane whose step fails
-    changes from one to the other.
+    reweighted Gauss-Newton matrix G; where that is not positive definite or the objective rises, damping grows.  A coefficient
+    c is stepped as c (1 + s), whose second derivative is that of log c less the first, or as c exp(s): the valley in which E
+    and A trade against each other is straight in coefficients, that of A against alpha in the logarithm, and a lane whose step
+    fails changes from one to the other.
 
     Args:
       z: design, shape (rows, terms, parameters), shared by all lanes.
@@ -288,7 +289,7 @@ def _derivatives(
 
 
 def _bounded(step: np.ndarray, linear: np.ndarray) -> np.ndarray:
-    """The step in theta, shortened so that no coefficient loses over 99.9 % or triples, and nothing else moves by more than 1."""
+    """The step in theta, cut so that no coefficient loses over 99.9 % or triples, and nothing else moves by more than 1."""
     limit = np.where(linear, np.where(step < 0, 0.999, 2.0), 1.0)
     step = step * np.minimum(1.0, np.min(limit / np.maximum(np.abs(step), 1e-300), -1, keepdims=True))
     return np.where(linear, np.log1p(np.where(linear, step, 0.0)), step)

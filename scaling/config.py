@@ -171,8 +171,7 @@ def resolve(tree: Mapping[str, Any], where: str = "config") -> TrainConfig:
     rest = {k: v for k, v in tree.items() if k not in ("model", "data", "optim", "machine")}
     rest["marks"] = tuple(rest.get("marks") or ())
     config = _build(TrainConfig, rest | {"model": model, "data": data, "optim": optim, "machine": machine}, "", problems)
-    if not problems:
-        _check_train(config, problems)
+    _check_train(config, problems)
     if problems:
         raise ConfigError(problems, where)
     return config

@@ -84,8 +84,8 @@ def _depth_and_width(size: str | None, depth: int | None, width: int | None, act
 def _heads(width: int, heads: int | None, size_of_head: int | None) -> tuple[int, int]:
     if heads is not None:
         if heads < 1 or width % heads:
-            near = max(1, width // max(1, heads)) * max(1, heads)
-            raise ValueError(f"width={width}: not divisible by heads={heads}; use a multiple, such as {near}")
+            multiple = max(1, width // max(1, heads)) * max(1, heads)
+            raise ValueError(f"width={width}: not divisible by heads={heads}; use a multiple, such as {multiple}")
         return heads, size_of_head or width // heads
     by_rule = size_of_head or min(max(1, width), head_size(width))
     if width % by_rule:

@@ -49,7 +49,10 @@ def test_refits_are_exact(chinchilla):
 
 
 def test_wild_weights_are_shared_within_a_trunk():
-    """Fails when branches of one trunk are redrawn apart: with purely shared noise, intervals would shrink by about sqrt(3)."""
+    """Fails when branches of one trunk are redrawn apart: two trunks then have more than 6 x 6 different draws."""
+    two = tuple(load.dataclasses.replace(r, cluster=str(i < 7)) for i, r in enumerate(ladder(np.random.default_rng(2)).rows))
+    boot = intervals.bootstrap(fit.fit(load.Table("arrays", two), delta=1e-2), 200)
+    assert 20 < len(np.unique(boot.params["beta"].round(9))) <= 36
     table = ladder(np.random.default_rng(2), shared=0.004, single=1e-5)
     f = fit.fit(table, delta=1e-2)
     apart = fit.fit(load.Table("arrays", tuple(load.dataclasses.replace(r, cluster=r.id) for r in table.rows)), delta=1e-2)

@@ -100,7 +100,7 @@ def test_csv_errors(tmp_path, text, mapping, words):
 def test_missing_things(tmp_path):
     """Fails when a wrong path or role gives a traceback instead of advice."""
     write(tmp_path / "mine.csv", "N\n")
-    with pytest.raises(load.LoadError, match='Did you mean "mine.csv"'):
+    with pytest.raises(load.LoadError, match=r'Did you mean "mine\.csv"'):
         load.csv(tmp_path / "mien.csv")
     with pytest.raises(load.LoadError, match="no such folder"):
         load.runs(tmp_path / "nothing")
