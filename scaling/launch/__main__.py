@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (LaunchError, configs.ConfigError, runs.RunError, StoreError, SourceError, VocabularyError) as error:
         return cli.tell(error)
     except KeyboardInterrupt:
-        print("stopped before anything was trained", file=sys.stderr)
+        print("stopped; the same command goes on", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of a piped plan or status went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -88,9 +88,12 @@ class Analyses:
         self._queue.clear()
         self.stop()
         self._start(name)
-        while (result := self._reap()) is None:
-            time.sleep(0.05)
-        return result
+        try:
+            while self._child and (result := self._reap()) is None:
+                time.sleep(0.05)
+        finally:
+            self.stop()  # when interrupted
+        return result or Result(name, True, "")
 
     def stop(self) -> None:
         """Ends what runs; nothing of it is needed."""

@@ -157,4 +157,4 @@ def _ps(*arguments: str) -> str:
 def describe() -> str:
     """The machine in words, for the plan."""
     pinned = "one member pinned to each" if PINNING else "members not pinned: this system has no pinning"
-    return f"{platform.machine()} {platform.system()}, {len(usable_cores())} usable cores, {pinned}"
+    return f"{platform.machine()} {platform.system()}, {len(usable_cores())} usable, {pinned}"

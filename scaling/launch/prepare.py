@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import shlex
+import shutil
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +13,13 @@ from typing import Any
 from scaling import config as configs
 from scaling import corpus, runs
 from scaling import sweep as sweeps
+from scaling.launch import estimate
 from scaling.launch import folder as folders
 from scaling.launch.folder import Item, LaunchError
 from scaling.launch.local import usable_cores
 from scaling.launch.schedule import MIN_SIZES_TO_PREDICT
 from scaling.store import STORE, StoreError, stream_tokens
+from scaling.units import format_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,9 +132,21 @@ def complete(request: Request, loaded: sweeps.Sweep, build: bool, say: Callable[
         for i in items
         if i.cores > cores and not (i.path / runs.DONE).exists()
     ]
+    if build:
+        problems += _disk_problems(items, request.out)
     if problems:
         raise LaunchError(problems)
     return Prepared(request, loaded, folder, tuple(items), cores, store, fingerprint, gated, seconds)
+
+
+def _disk_problems(items: list[Item], out: pathlib.Path) -> list[str]:
+    needed = sum(estimate.disk_bytes(i) for i in items if not i.started)
+    free = shutil.disk_usage(out).free
+    if needed <= free:
+        return []
+    return [
+        f"{out}: the sweep needs {format_count(needed)}B of disk, {format_count(free)}B are free; make room or give another --out"
+    ]
 
 
 def place(loaded: sweeps.Sweep, folder: pathlib.Path, fingerprint: str, cores: int, gated: bool) -> list[Item]:

@@ -119,7 +119,11 @@ class Runner:
             now = self._phases()
             self._show(now)
             running = any(p is Phase.RUNNING for p in now.values())
-            if self._stop.count > 1 or (self._stop.signal and not running) or all(p.over for p in now.values()):
+            over = all(p.over for p in now.values())
+            if over and self._prepared.gated and not self._stop.signal:
+                self._analyses.wait("live")
+                self._show(now)
+            if over or self._stop.count > 1 or (self._stop.signal and not running):
                 self._analyses.stop()
                 return now
             self._stop.sleep(TICK_SECONDS)
