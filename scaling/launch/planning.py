@@ -31,7 +31,7 @@ def show(prepared: Prepared, console: rich.console.Console) -> None:
     disk = sum(estimate.disk_bytes(i) for i in items)
     other = next(name for name in choice.seconds if name != choice.name)
     out += [
-        f"time: {format_seconds(choice.expected)} expected on {prepared.cores} of the cores here ({local.describe()}), {choice.name} "
+        f"time: {format_seconds(choice.expected)} on {prepared.cores} cores ({local.describe()}), {choice.name} "
         f"({other}: {format_seconds(choice.seconds[other])}); by {rate.source}",
         f"disk: {format_count(disk, 2)}B below {prepared.folder}",
     ]

@@ -144,9 +144,7 @@ def _disk_problems(items: list[Item], out: pathlib.Path) -> list[str]:
     free = shutil.disk_usage(out).free
     if needed <= free:
         return []
-    return [
-        f"{out}: the sweep needs {format_count(needed)}B of disk, {format_count(free)}B are free; make room or give another --out"
-    ]
+    return [f"{out}: needs {format_count(needed)}B of disk, {format_count(free)}B are free; make room or give another --out"]
 
 
 def place(loaded: sweeps.Sweep, folder: pathlib.Path, fingerprint: str, cores: int, gated: bool) -> list[Item]:

@@ -191,6 +191,8 @@ class Runner:
             self._board.say(
                 f"{t.item.id}: {ended.cause}; try {tally.failures} of {self._prepared.request.retries} more follows"
             )
+        elif ended.end is End.KILLED and self._asked_to_save:
+            t.note = "ended before it could save"
         elif ended.end is End.KILLED:
             t.note = f"killed {tally.kills}x"
             self._board.say(f"{t.item.id}: killed ({ended.cause}); goes on from its last checkpoint")

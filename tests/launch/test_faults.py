@@ -19,9 +19,10 @@ pytestmark = pytest.mark.slow
 def test_undisturbed_sweep_is_trained_once_and_whole(undisturbed: pathlib.Path) -> None:
     """Fails when a member is missing, runs twice, or learns nothing at all."""
     found = results(undisturbed)
-    assert set(found) == {TRUNK, "causal-250step", "causal-500step"}
+    longest = max(found, key=lambda name: found[name][-1][-1])
+    assert len(found) == 3 and TRUNK in found and longest != TRUNK
     assert all(len(m.attempts()) == 1 for m in runs.members(undisturbed))
-    assert found["causal-500step"][-1][1] < 2.0 < found[TRUNK][0][2]
+    assert found[longest][-1][1] < 2.0 < found[TRUNK][0][2]
     sweep = runs.read_json(undisturbed / runs.SWEEP)
     assert sweep is not None and {m["cluster"] for m in sweep["members"]} == {TRUNK}
     assert (undisturbed / "scaling.png").exists()
