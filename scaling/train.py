@@ -166,8 +166,10 @@ class Run:
             full = np.concatenate([part, np.repeat(part[:1], rows - len(part), axis=0)])
             yield np.asarray(self.programs.evaluate(self.state.params, self._on_mesh(full)))
 
-    def _on_mesh(self, windows: np.ndarray) -> jax.Array:
-        """Rows of this process as part of the global batch."""
+    def _on_mesh(self, windows: np.ndarray) -> Any:
+        """This process's rows as part of the global batch; a single process leaves that to the compiled program."""
+        if jax.process_count() == 1:
+            return windows
         sharding = partition.batch_sharding(self.programs.mesh)
         return jax.make_array_from_process_local_data(sharding, windows, (self.job.rows, windows.shape[1]))
 
