@@ -128,6 +128,7 @@ def figure(story: Story) -> Figure:
             panels.append(out.add_subplot(grid[1, -1], sharex=main))
             _draw_residuals(panels[1], story, story.boot.fit, colour)
             main.tick_params(labelbottom=False, which="both")
+        _flops_axis(panels[-1].xaxis)
         panels[-1].set_xlabel(
             f"C, training FLOPs ({CONVENTIONS.get(story.table.flops_convention, story.table.flops_convention)})"
         )
@@ -378,6 +379,16 @@ def _count_axis(axis: Any) -> None:
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda v, _: format_count(v) if v >= 1 else ""))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _flops_axis(axis: Any) -> None:
+    """Powers of ten, with 2 and 5 in between where the axis is too short to do without."""
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
+
+    lo, hi = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if hi / lo < 300 else (1,)))
+    axis.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf)))
     axis.set_minor_formatter(NullFormatter())
 
 

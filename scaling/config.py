@@ -131,6 +131,10 @@ class TrainConfig:
     run_dir: str = "runs/one"
 
 
+POSITIVE = (
+    "vocab_size", "context", "depth", "width", "heads", "kv_heads", "head_size", "ff", "base_width", "base_ff", "base_head_size",
+)  # fmt: skip
+
 # The edge form: the same tree with ``None`` where a rule decides, and the dial.
 MODEL_RULED = ("depth", "width", "heads", "kv_heads", "head_size", "ff", "vocab_size", "base_ff", "base_head_size")
 
@@ -169,11 +173,16 @@ def resolve(tree: Mapping[str, Any], where: str = "config") -> TrainConfig:
     optim = _build(OptimConfig, tree.get("optim", {}), "optim", problems)
     machine = _build(MachineConfig, tree.get("machine", {}), "machine", problems)
     rest = {k: v for k, v in tree.items() if k not in ("model", "data", "optim", "machine")}
-    rest["marks"] = tuple(rest.get("marks") or ())
+    marks = rest.get("marks") or ()
+    if isinstance(marks, str | list | tuple):
+        rest["marks"] = (marks,) if isinstance(marks, str) else tuple(marks)
+    else:
+        problems.append(f"marks={marks!r}: must be a list of durations, such as ('50%',)")
+        del rest["marks"]
     config = _build(TrainConfig, rest | {"model": model, "data": data, "optim": optim, "machine": machine}, "", problems)
     _check_train(config, problems)
     if problems:
-        raise ConfigError(problems, where)
+        raise ConfigError(list(dict.fromkeys(problems)), where)
     return config
 
 
@@ -215,7 +224,8 @@ def _build(cls: type, values: Mapping[str, Any], path: str, problems: list[str])
     defaults = {f.name: f.default for f in dataclasses.fields(cls)}
     prefix = f"{path}." if path else ""
     good: dict[str, Any] = {}
-    for name, value in values.items():
+    for name, given in values.items():
+        value = _as_text(given, defaults.get(name))
         if name not in defaults:
             problems.append(f"{prefix}{name}: no such field.{units.did_you_mean(name, defaults)}")
         elif (error := _type_error(value, defaults[name])) is not None:
@@ -223,6 +233,12 @@ def _build(cls: type, values: Mapping[str, Any], path: str, problems: list[str])
         else:
             good[name] = float(value) if isinstance(defaults[name], float) else value
     return cls(**good)
+
+
+def _as_text(value: Any, default: Any) -> Any:
+    """A number given for a text field (``data.vocab=4096`` on a command line) is its text."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if isinstance(default, str) and number else value
 
 
 def _type_error(value: Any, default: Any) -> str | None:
@@ -240,17 +256,15 @@ def _model(tree: Mapping[str, Any], data: DataConfig, problems: list[str]) -> Mo
     """Fills what the rules decide; explicit values win."""
     given = {k: v for k, v in tree.items() if v is not None}
     size = given.pop("size", None)
-    vocab = data.vocab if "vocab_size" not in given else str(given["vocab_size"])
-    if vocab == "bytes":
-        given["vocab_size"] = BYTE_VOCAB
-    elif not vocab.isdigit() or int(vocab) < 2:
-        problems.append(f"data.vocab={vocab!r}: must be 'bytes' or a vocabulary size such as '4096'")
-    else:
-        given["vocab_size"] = int(vocab)
     before = len(problems)
-    probe = _build(ModelConfig, given, "model", problems)
+    vocab = BYTE_VOCAB if data.vocab == "bytes" else int(data.vocab) if data.vocab.isdigit() else 0
+    if vocab < 2:
+        problems.append(f"data.vocab={data.vocab!r}: must be 'bytes' or a vocabulary size such as '4096'")
+    probe = _build(ModelConfig, {"vocab_size": max(2, vocab)} | given, "model", problems)
+    problems += [f"model.{n}={given[n]}: must be at least 1" for n in POSITIVE if n in given and getattr(probe, n) < 1]
     if len(problems) > before:
         return probe
+    given.setdefault("vocab_size", vocab)
     try:
         given |= sizes.shape(size, given, activation=probe.activation)
     except ValueError as error:
@@ -273,9 +287,11 @@ def _check_model(c: ModelConfig, problems: list[str]) -> None:
     }  # fmt: skip
     for name, allowed in choices.items():
         _choice(problems, f"model.{name}", getattr(c, name), allowed)
-    for name in ("vocab_size", "context", "depth", "width", "heads", "kv_heads", "head_size", "ff", "base_width", "base_ff"):
-        if getattr(c, name) < 1:
-            problems.append(f"model.{name}={getattr(c, name)}: must be at least 1")
+    for name in ("norm_eps", "rope_base"):
+        if getattr(c, name) <= 0:
+            problems.append(f"model.{name}={getattr(c, name)}: must be positive")
+    if c.z_loss < 0:
+        problems.append(f"model.z_loss={c.z_loss}: must not be negative")
     if c.heads * c.head_size != c.width:
         problems.append(
             f"model.width={c.width}: not {c.heads} heads x head_size {c.head_size} = {c.heads * c.head_size}; "
@@ -293,6 +309,10 @@ def _check_model(c: ModelConfig, problems: list[str]) -> None:
 
 def _check_train(c: TrainConfig, problems: list[str]) -> None:
     _choice(problems, "optim.schedule", c.optim.schedule, SCHEDULES)
+    vocab = BYTE_VOCAB if c.data.vocab == "bytes" else int(c.data.vocab) if c.data.vocab.isdigit() else 0
+    if 0 < c.model.vocab_size < vocab:
+        of = f"{vocab} of data.vocab={c.data.vocab!r}"
+        problems.append(f"model.vocab_size={c.model.vocab_size}: smaller than the vocabulary, {of}; leave it out")
     for name in ("lr", "eps"):
         if getattr(c.optim, name) <= 0:
             problems.append(f"optim.{name}={getattr(c.optim, name)}: must be positive")
@@ -308,6 +328,11 @@ def _check_train(c: TrainConfig, problems: list[str]) -> None:
         problems.append(f"data.val_windows={c.data.val_windows}: must be from 1 to 512")
     if c.evals < 1:
         problems.append(f"evals={c.evals}: must be at least 1 (the last one is the result)")
+    problems += [
+        f"machine.{axis}={getattr(c.machine, axis)}: must not be negative; 0 takes the devices that the other axes leave"
+        for axis in ("data", "fsdp", "tensor")
+        if getattr(c.machine, axis) < 0
+    ]
     if c.machine.micro_batches < 1:
         problems.append(f"machine.micro_batches={c.machine.micro_batches}: must be at least 1")
     durations = {"budget": c.budget, "optim.cooldown": c.optim.cooldown} | {f"marks[{i}]": m for i, m in enumerate(c.marks)}
@@ -315,9 +340,12 @@ def _check_train(c: TrainConfig, problems: list[str]) -> None:
         durations["optim.warmup"] = c.optim.warmup
     for path, text in durations.items():
         try:
-            units.parse_duration(text)
+            if units.parse_duration(text).unit == "%" and path == "budget":
+                problems.append(f"{path}={text!r}: a part of what? give it in another unit, such as '20 tokens/param'")
         except ValueError as error:
             problems.append(f"{path}={text!r}: {error}")
+    if c.model.context < 1 or c.machine.micro_batches < 1:
+        return  # a batch cannot be checked against them
     try:
         units.check_batch(c.batch, c.model.context, c.machine)
     except ValueError as error:

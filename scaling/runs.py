@@ -150,11 +150,14 @@ def members(sweep_dir: str | os.PathLike[str]) -> list[Member]:
 
 
 def claim_attempt(run_dir: str | os.PathLike[str], content: dict[str, Any]) -> pathlib.Path:
-    """Creates the next ``attempts/NNN.json`` exclusively and returns its path."""
+    """Creates the next ``attempts/NNN.json``, whole and exclusively (a hard link fails where the name is taken)."""
     folder = pathlib.Path(run_dir) / ATTEMPTS
     folder.mkdir(parents=True, exist_ok=True)
     number = max((int(p.stem) for p in folder.glob("[0-9]*.json")), default=-1) + 1
-    path = folder / f"{number:03d}.json"
-    with open(path, "x") as f:
-        json.dump({"schema": SCHEMA} | content, f)
+    path, temporary = folder / f"{number:03d}.json", folder / f".claim.{os.getpid()}.tmp"
+    write_json(temporary, content)
+    try:
+        os.link(temporary, path)
+    finally:
+        temporary.unlink()
     return path
