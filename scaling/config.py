@@ -132,7 +132,8 @@ class TrainConfig:
 
 
 POSITIVE = (
-    "vocab_size", "context", "depth", "width", "heads", "kv_heads", "head_size", "ff", "base_width", "base_ff", "base_head_size",
+    "vocab_size", "context", "depth", "width", "heads", "kv_heads", "head_size", "ff", "base_width", "base_ff",
+    "base_head_size",
 )  # fmt: skip
 
 # The edge form: the same tree with ``None`` where a rule decides, and the dial.

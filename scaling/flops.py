@@ -10,24 +10,29 @@ Conventions (all per token, forward and backward; C = tokens x value):
 
 from __future__ import annotations
 
+import re
+
 from scaling.config import ModelConfig
 
 CONVENTIONS = ("matmul_causal", "matmul_full", "6N", "6N_nonembedding")
 DEFAULT_CONVENTION = "matmul_causal"
 
-# Dense peaks, TFLOP/s per JAX device in bf16 (TF32/float32 entries are not listed); first hit in device_kind wins.
+# Dense peaks, TFLOP/s per JAX device in bf16 (TF32/float32 entries are not listed); first hit in device_kind wins,
+# as whole words: an "RTX A4000" is no A40.
 # Sources: jax _src/tpu_info.py, vendors' data sheets, torchtitan, nanochat.  V100 and T4 are fp16.
 _PEAK_TFLOPS = (
     ("GB200", 2500), ("GB300", 2500), ("B200", 2250), ("B100", 1800), ("H200 NVL", 836), ("H200", 989), ("GH200", 989),
-    ("H100 NVL", 835), ("H100 PCIe", 756), ("H100", 989), ("A100", 312), ("L40S", 362), ("A40", 149.7), ("A30", 165),
-    ("L4", 121), ("V100", 125), ("T4", 65), ("TPU v2", 23), ("TPU v3", 61.5), ("TPU v4", 275), ("TPU v5 lite", 197),
-    ("TPU v5e", 197), ("TPU v5", 459), ("TPU v6 lite", 918), ("TPU v6e", 918), ("TPU7x", 1153.5),
+    ("H100 NVL", 835), ("H100 PCIe", 756), ("H100", 989), ("A100", 312), ("L40S", 362), ("L40", 181), ("A40", 149.7),
+    ("A30", 165), ("L4", 121), ("V100", 125), ("T4", 65), ("TPU v2", 23), ("TPU v3", 61.5), ("TPU v4", 275),
+    ("TPU v5 lite", 197),
+    ("TPU v5e", 197), ("TPU v5p", 459), ("TPU v5", 459), ("TPU v6 lite", 918), ("TPU v6e", 918), ("TPU7x", 1153.5),
 )  # fmt: skip
 
 
 def device_peak(device_kind: str) -> float | None:
     """Peak bf16 FLOP/s of one JAX device, or None for an unknown one: then no MFU is reported, never a guess."""
-    return next((tflops * 1e12 for name, tflops in _PEAK_TFLOPS if name.lower() in device_kind.lower()), None)
+    known = (tflops for name, tflops in _PEAK_TFLOPS if re.search(rf"\b{name}\b", device_kind, re.IGNORECASE))
+    return next((tflops * 1e12 for tflops in known), None)
 
 
 def param_counts(c: ModelConfig) -> dict[str, int]:
@@ -35,6 +40,7 @@ def param_counts(c: ModelConfig) -> dict[str, int]:
     attention = c.width * c.head_size * (2 * c.heads + 2 * c.kv_heads)
     mlp = (3 if c.activation == "swiglu" else 2) * c.width * c.ff
     norm = c.width * (2 if c.norm_bias else 1)
+    qk_norm = 2 * c.head_size * (2 if c.norm_bias else 1) if c.qk_norm else 0
     biases = 0
     if c.bias:
         biases = c.head_size * (c.heads + 2 * c.kv_heads) + c.width + c.ff * (2 if c.activation == "swiglu" else 1) + c.width
@@ -43,7 +49,7 @@ def param_counts(c: ModelConfig) -> dict[str, int]:
         "positions": c.context * c.width if c.positions == "learned" else 0,
         "attention": c.depth * attention,
         "mlp": c.depth * mlp,
-        "norms": c.depth * (2 * norm + (2 * c.head_size if c.qk_norm else 0)) + (norm if c.norm_position == "pre" else 0),
+        "norms": c.depth * (2 * norm + qk_norm) + (norm if c.norm_position == "pre" else 0),
         "biases": c.depth * biases,
         "head": 0 if c.tied_head else c.vocab_size * c.width,
     }

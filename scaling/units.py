@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 _SUFFIX = {"": 1, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
-_COUNT = re.compile(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([KMBGTPE]?)\s*", re.IGNORECASE)
+_COUNT = re.compile(r"\s*((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)\s*([KMBGTPE]?)\s*", re.IGNORECASE)
 DURATION_UNITS = ("steps", "tokens", "tokens/param", "flops", "epochs", "%")
 
 
@@ -27,7 +27,7 @@ def parse_count(text: str | int | float) -> float:
       ValueError: when the text is not a positive number with an optional suffix K M B G T P E.
     """
     match = _COUNT.fullmatch(str(text))
-    value = float(match[1]) * _SUFFIX[match[2].upper()] if match and match[1].count(".") < 2 else 0.0
+    value = float(match[1]) * _SUFFIX[match[2].upper()] if match else 0.0
     if not (value > 0 and math.isfinite(value)):
         raise ValueError("must be a positive number such as 50K, 1.2M or 3e9")
     return value
