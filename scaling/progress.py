@@ -30,9 +30,13 @@ class Chrono:
         finally:
             self._seconds[kind] = self._seconds.get(kind, 0.0) + time.monotonic() - before
 
+    def total(self) -> float:
+        """Seconds since the process started."""
+        return time.monotonic() - self._started
+
     def seconds(self) -> dict[str, float]:
         """Seconds by kind; they add up to the time since the start."""
-        total = time.monotonic() - self._started
+        total = self.total()
         out = {kind: round(s, 3) for kind, s in self._seconds.items()}
         return out | {"idle": round(total - sum(out.values()), 3)}
 

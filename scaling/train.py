@@ -229,6 +229,7 @@ class Run:
         at, metrics, lr = pending
         with self.chrono("train"):
             loss, grad_norm = float(metrics.loss), float(metrics.grad_norm)
+        self.attempt.setdefault("first_step_after", round(self.chrono.total(), 3))
         cause = self.track.add(at, loss, grad_norm)
         if cause is None and (at % log_every == 0 or at == self.job.plan.steps):
             self.train_row(at, grad_norm, float(lr))
