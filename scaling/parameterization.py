@@ -36,8 +36,6 @@ PARAMETERS: dict[str, tuple[str, tuple[str | None, ...]]] = {
     "head": ("head", ("embed", "vocab")),
     "gain": ("gain", (None,)),
     "bias": ("bias", (None,)),
-    "q_gain": ("gain", (None,)),
-    "k_gain": ("gain", (None,)),
     "q_bias": ("bias", ("heads", None)),
     "k_bias": ("bias", ("kv_heads", None)),
     "v_bias": ("bias", ("kv_heads", None)),
