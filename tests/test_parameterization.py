@@ -1,0 +1,207 @@
+"""SP and muP as tables: literal values, every parameter in one class, and what the tables promise."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from oracles import plain
+
+from scaling import config, model, objectives, optim, parameterization
+from scaling.parameterization import PARAMETERS, rules
+
+EVERYTHING = [
+    {"bias": True, "qk_norm": True, "norm": "layernorm", "norm_bias": True, "positions": "learned"},
+    {"activation": "gelu", "tied_head": True},
+    {},
+]
+
+
+def mup(width: int, **fields) -> config.ModelConfig:
+    """Width 64 is the base: heads of 8, F = 168 there."""
+    return config.model_config(depth=2, width=width, base_width=64, zero_init_q=False, **fields)
+
+
+def values(c: config.ModelConfig) -> dict[str, tuple[float, ...]]:
+    return {name: (r.init_std, r.init_mean, r.lr, r.weight_decay, r.eps) for name, r in rules(c).items()}
+
+
+def test_mup_at_two_widths():
+    # fails when a multiplier loses its 1/m, or takes it twice: written out by hand for m = 1 and m = 4 (F = 168, 640)
+    assert mup(64).ff == 168 and mup(256, head_size=8).ff == 640
+    assert values(mup(64)) == {
+        "embedding": (1, 0, 1, 0, 1),
+        "gain": (0, 1, 1, 0, 1),
+        "bias": (0, 0, 1, 0, 1),
+        "q": (1 / 8, 0, 1, 1, 1),
+        "hidden": (1 / 8, 0, 1, 1, 1),
+        "out": (1 / 16, 0, 1, 1, 1),
+        "down": (168**-0.5 / 2, 0, 1, 1, 1),
+        "head": (1 / 8, 0, 1, 0, 1),
+    }
+    wide = mup(256, head_size=8)
+    assert values(wide) == {
+        "embedding": (1, 0, 1, 0, 1 / 4),
+        "gain": (0, 1, 1, 0, 1 / 4),
+        "bias": (0, 0, 1, 0, 1 / 4),
+        "q": (1 / 16, 0, 1 / 4, 4, 1 / 4),
+        "hidden": (1 / 16, 0, 1 / 4, 4, 1 / 4),
+        "out": (1 / 32, 0, 1 / 4, 4, 1 / 4),
+        "down": (640**-0.5 / 2, 0, 168 / 640, 640 / 168, 1 / 4),
+        "head": (1 / 8, 0, 1, 0, 1 / 4),
+    }
+    assert parameterization.logit_multiplier(mup(64)) == 1 and parameterization.logit_multiplier(wide) == 1 / 4
+    assert parameterization.attention_scale(wide) == pytest.approx(8**-0.5)
+    assert parameterization.attention_scale(mup(256, head_size=32, base_head_size=8)) == pytest.approx(8**0.5 / 32)
+    assert parameterization.input_multiplier(wide) == 1 and parameterization.input_multiplier(mup(64, tied_head=True)) == 50
+    assert rules(mup(256, head_size=8, tied_head=True))["embedding"].init_std == 0.02
+
+
+@pytest.mark.parametrize("width", [64, 256])
+def test_sp_is_gpt2s(width):
+    # fails when SP's multipliers or stds depend on the width
+    c = config.model_config(depth=2, width=width, head_size=16, parameterization="sp", zero_init_q=False)
+    for name, r in rules(c).items():
+        assert (r.lr, r.eps) == (1, 1)
+        assert r.weight_decay == (name in ("q", "hidden", "out", "down"))
+    stds = {name: r.init_std for name, r in rules(c).items()}
+    assert stds == {"gain": 0, "bias": 0, "out": 0.01, "down": 0.01} | dict.fromkeys(("embedding", "q", "hidden", "head"), 0.02)
+    assert parameterization.logit_multiplier(c) == parameterization.input_multiplier(c) == 1
+    assert parameterization.attention_scale(c) == 1 / 4
+
+
+def test_zero_init_flags():
+    # fails when a flag touches another class, or both tables do not have it
+    for kind in config.PARAMETERIZATIONS:
+        plain_rules, zero = (
+            rules(config.model_config(parameterization=kind, zero_init_q=z, zero_init_head=z)) for z in (False, True)
+        )
+        assert {n for n in zero if zero[n] != plain_rules[n]} == {"q", "head"}
+        assert zero["q"].init_std == zero["head"].init_std == 0 and zero["q"].lr == plain_rules["q"].lr
+
+
+def test_every_parameter_has_one_class_and_every_class_a_parameter():
+    # fails when a new parameter is forgotten in the table, a row is dead, or its axes do not fit its shape
+    seen = set()
+    for fields in EVERYTHING:
+        c = tiny.model_config(**fields)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(model.abstract_params(c))[0]:
+            name = model.param_name(path)
+            kind, axes = PARAMETERS[name]
+            assert kind in rules(c)
+            stacked = any(getattr(k, "key", None) == "blocks" for k in path)
+            assert len(axes) + stacked == leaf.ndim, path
+            seen.add(name)
+    assert seen == set(PARAMETERS)
+    assert {kind for kind, _ in PARAMETERS.values()} == set(rules(tiny.model_config()))
+
+
+@pytest.mark.parametrize("fields", [{}, {"tied_head": True}, {"parameterization": "sp"}])
+def test_drawn_values_have_the_tables_scale(fields):
+    # fails when init ignores the table: by class, std within 5 standard errors
+    c = config.model_config(depth=2, width=64, zero_init_q=False, **fields)
+    params = jax.jit(model.init, static_argnums=0)(c, jax.random.key(1))
+    for path, x in jax.tree_util.tree_flatten_with_path(params)[0]:
+        rule = rules(c)[PARAMETERS[model.param_name(path)][0]]
+        assert abs(np.std(x) - rule.init_std) <= 5 * rule.init_std / math.sqrt(2 * x.size), path
+        assert abs(np.mean(x) - rule.init_mean) <= 5 * rule.init_std / math.sqrt(x.size), path
+
+
+def test_at_the_base_width_mup_is_fan_in_sp():
+    # fails when a multiplier is not 1 at the base width: same table but for inits, same logits and same update from one tree
+    same = {"width": 24, "base_width": 24, "base_ff": 40, "base_head_size": 6, "context": 8}
+    mu, sp = (tiny.model_config(parameterization=p, **same) for p in ("mup", "sp"))
+    for name, r in rules(mu).items():
+        s = rules(sp)[name]
+        assert (r.lr, r.weight_decay, r.eps, r.init_mean) == (s.lr, s.weight_decay, s.eps, s.init_mean)
+    assert parameterization.attention_scale(mu) == pytest.approx(parameterization.attention_scale(sp), rel=1e-15)
+    assert parameterization.logit_multiplier(mu) == parameterization.logit_multiplier(sp) == 1
+    params, tokens_BT = tiny.wide_params(mu), tiny.tokens(1, 8, mu.vocab_size)
+    assert tiny.max_difference(plain.logits(mu, params, tokens_BT), plain.logits(sp, params, tokens_BT)) < 1e-12
+    grads = tiny.wide_params(mu, seed=1)
+    updates = []
+    for c in (mu, sp):
+        tx = optim.optimizer(c, config.OptimConfig())
+        updates.append(jax.jit(tx.update)(grads, tx.init(params), params)[0])
+    assert tiny.max_difference(*updates) == 0
+
+
+def test_decay_shrinks_hidden_matrices_alike_at_every_width():
+    # fails when lr x decay of a hidden matrix depends on the width, or anything else decays
+    lr, decay = 0.01, 0.2
+    for width in (64, 256):
+        c = mup(width, head_size=8, bias=True, positions="learned")
+        params = jax.tree.map(lambda x: np.ones(x.shape, np.float32), model.abstract_params(c))
+        tx = optim.optimizer(c, config.OptimConfig(weight_decay=decay))
+        updates, _ = jax.jit(tx.update)(jax.tree.map(np.zeros_like, params), tx.init(params), params)
+        new = jax.tree.map(lambda p, u: p + lr * u, params, updates)
+        for path, x in jax.tree_util.tree_flatten_with_path(new)[0]:
+            hidden = PARAMETERS[model.param_name(path)][0] in ("q", "hidden", "out", "down")
+            np.testing.assert_allclose(x, 1 - lr * decay if hidden else 1, rtol=1e-6, err_msg=str(path))
+
+
+def test_epsilon_falls_with_the_gradient():
+    # fails when Adam's epsilon is not divided by m: gradients g/m with eps/m must move a parameter as g with eps does, at an
+    # epsilon so large that it matters
+    settings = config.OptimConfig(eps=0.3, weight_decay=0.0, clip=0.0)
+    c = mup(256, head_size=8)
+    params = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), model.abstract_params(c))
+    grads = tiny.wide_params(c, seed=2, std=1.0)
+    tx = optim.optimizer(c, settings)
+    updates, _ = jax.jit(tx.update)(jax.tree.map(lambda g: g / 4, grads), tx.init(params), params)
+    for path, u in jax.tree_util.tree_flatten_with_path(updates)[0]:
+        g = tiny.by_path(grads)["/".join(k.key for k in path)]
+        rate = rules(c)[PARAMETERS[model.param_name(path)][0]].lr
+        np.testing.assert_allclose(u, -rate * g / (np.abs(g) + 0.3), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_coordinate_check():
+    # fails when some activation's change over five steps grows or shrinks with the width under muP (a learning rate, an init
+    # or a multiplier without its 1/m); SP must fail it, so that the check can fail.  Zero query and head, see the notes of
+    # Yang et al. 2022, section 6 and figure 5: a random head's initial logits hide the trend at small widths
+    def changes(kind: str, width: int) -> dict[str, float]:
+        c = config.model_config(
+            depth=2, width=width, base_width=64, head_size=16, context=32, vocab_size=64, parameterization=kind,
+            zero_init_q=True, zero_init_head=True,
+        )  # fmt: skip
+        windows = tiny.tokens(8, 33, 64, seed=5)
+        tx = optim.optimizer(c, config.OptimConfig(clip=0.0, eps=1e-8))
+
+        def loss(params):
+            logits_BTV = model.apply(c, params, windows[:, :-1])
+            return objectives.cross_entropy(logits_BTV, windows[:, 1:])[0].mean()
+
+        @jax.jit
+        def branches(params):
+            """What attention and MLP of each layer add to the residual stream."""
+            x_BTD, rows = params["embedding"][windows[:, :-1]], {}
+            positions_BT = np.broadcast_to(np.arange(32), (8, 32))
+            for i in range(c.depth):
+                block = model.Block(c, causal=True, constrain=lambda x: x, deterministic=True)
+                layer = {"params": jax.tree.map(lambda x, i=i: x[i], params["blocks"])}
+                (x_BTD, _), kept = block.apply(layer, x_BTD, positions_BT, None, capture_intermediates=True, mutable=True)
+                for part in ("attention", "mlp"):
+                    rows[f"{part} {i}"] = kept["intermediates"][part]["__call__"][0]
+            return rows | {"residual": x_BTD}
+
+        @jax.jit
+        def step(params, state):
+            updates, state = tx.update(jax.grad(loss)(params), state, params)
+            return optim.apply_updates(params, updates, 2**-8), state
+
+        params = jax.jit(model.init, static_argnums=0)(c, jax.random.key(0))
+        state, before = tx.init(params), branches(params)
+        for _ in range(5):
+            params, state = step(params, state)
+        after = branches(params)
+        return {k: float(np.sqrt(np.mean(np.square(after[k] - before[k])))) for k in before}
+
+    def spread(kind: str) -> dict[str, float]:
+        rows = [changes(kind, width) for width in (64, 256)]
+        return {k: max(r[k] for r in rows) / min(r[k] for r in rows) for k in rows[0]}
+
+    mup_spread, sp_spread = spread("mup"), spread("sp")
+    assert max(mup_spread.values()) < 1.3, mup_spread
+    assert min(sp_spread[k] for k in ("attention 0", "mlp 0", "residual")) > 2, sp_spread
