@@ -173,7 +173,7 @@ def resolve(tree: Mapping[str, Any], where: str = "config") -> TrainConfig:
     model = _model(tree.get("model", {}), data, problems)
     optim = _build(OptimConfig, tree.get("optim", {}), "optim", problems)
     machine = _build(MachineConfig, tree.get("machine", {}), "machine", problems)
-    rest = {k: v for k, v in tree.items() if k not in ("model", "data", "optim", "machine")}
+    rest = {k: v for k, v in tree.items() if k not in ("model", "data", "optim", "machine", "sweep")}  # sweep: get_sweep's own
     marks = rest.get("marks") or ()
     if isinstance(marks, str | list | tuple):
         rest["marks"] = (marks,) if isinstance(marks, str) else tuple(marks)

@@ -24,9 +24,10 @@ _PEAK_TFLOPS = (
     ("GB200", 2500), ("GB300", 2500), ("B200", 2250), ("B100", 1800), ("H200 NVL", 836), ("H200", 989), ("GH200", 989),
     ("H100 NVL", 835), ("H100 PCIe", 756), ("H100", 989), ("A100", 312), ("L40S", 362), ("L40", 181), ("A40", 149.7),
     ("A30", 165), ("L4", 121), ("V100", 125), ("T4", 65), ("TPU v2", 23), ("TPU v3", 61.5), ("TPU v4", 275),
-    ("TPU v5 lite", 197),
-    ("TPU v5e", 197), ("TPU v5p", 459), ("TPU v5", 459), ("TPU v6 lite", 918), ("TPU v6e", 918), ("TPU7x", 1153.5),
+    ("TPU v5 lite", 197), ("TPU v5e", 197), ("TPU v5p", 459), ("TPU v5", 459),
+    ("TPU v6 lite", 918), ("TPU v6e", 918), ("TPU7x", 1153.5),
 )  # fmt: skip
+DEVICES = tuple(name for name, _ in _PEAK_TFLOPS)
 
 
 def device_peak(device_kind: str) -> float | None:

@@ -42,6 +42,11 @@ def format_count(value: float, digits: int = 3) -> str:
     raise AssertionError("unreachable")
 
 
+def format_bytes(value: float) -> str:
+    """2100000000 → ``'2.1GB'``."""
+    return format_count(value, 2).replace("B", "G") + "B"
+
+
 def format_seconds(seconds: float) -> str:
     """75 → ``'1m15s'``."""
     if seconds < 59.5:

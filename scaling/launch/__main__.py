@@ -28,7 +28,7 @@ from scaling.launch import folder as folders  # noqa: E402
 from scaling.launch.analyses import Analyses  # noqa: E402
 from scaling.launch.folder import LaunchError  # noqa: E402
 from scaling.launch.local import LocalBackend  # noqa: E402
-from scaling.launch.prepare import Request  # noqa: E402
+from scaling.launch.prepare import Device, Request  # noqa: E402
 from scaling.launch.runner import Runner, Stop  # noqa: E402
 from scaling.launch.schedule import Phase  # noqa: E402
 from scaling.sources import SourceError  # noqa: E402
@@ -36,7 +36,7 @@ from scaling.store import StoreError  # noqa: E402
 from scaling.tokenizer import VocabularyError  # noqa: E402
 
 PIPE_WIDTH = 160  # of tables that go to a file or a pipe
-OPTIONS = ("--sweep", "--out", "--runs", "--retries", "--slots", "--help", cli.PREFIX)
+OPTIONS = ("--sweep", "--out", "--runs", "--retries", "--slots", "--device", "--devices", "--mfu", "--help", cli.PREFIX)
 VERBS = ("plan", "run", "status", "cancel")
 EPILOG = """\
 verbs
@@ -50,6 +50,7 @@ examples
   python -m scaling.launch plan --sweep ladder.py                  what that takes
   python -m scaling.launch --sweep ladder.py:quick --out /tmp/runs a file's argument, and another place
   python -m scaling.launch --sweep ladder.py --config.optim.lr=4e-3 --config.model.context=128
+  python -m scaling.launch plan --sweep ladder.py:tpu --device 'TPU v5p' --devices 256
   python -m scaling.launch status --runs runs/ladder
 
 Ctrl-C asks the members to save (a second one leaves them running, and the next launch takes them over).
@@ -73,6 +74,9 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--out", default="runs", metavar="DIR", help="where the sweep's folder goes (default: runs)")
     out.add_argument("--runs", metavar="DIR", help="status and cancel: a sweep's folder, instead of --sweep")
     out.add_argument("--retries", type=int, default=2, metavar="N", help="new tries after a member's own failures (default: 2)")
+    out.add_argument("--device", metavar="KIND", help="plan: price it on this accelerator, such as 'TPU v5p' or 'H100'")
+    out.add_argument("--devices", type=int, default=1, metavar="N", help="plan: on so many of them (default: 1)")
+    out.add_argument("--mfu", type=float, default=0.4, metavar="PART", help="plan: at this share of their peak (default: 0.4)")
     out.add_argument("--slots", type=int, metavar="N", help="use at most N cores (default: all usable ones)")
     out.add_argument(
         "--config.FIELD=VALUE", dest="_", metavar="", help="sets a field of the sweep's config, such as --config.seed=1"
@@ -96,9 +100,12 @@ def parse(arguments: Sequence[str]) -> tuple[str, Request, pathlib.Path | None]:
         problems.append(f"{word}: no such option.{units.did_you_mean(word.partition('=')[0], OPTIONS)}")
     if args.sweep is None and (args.runs is None or verb in ("plan", "run")):
         problems.append("--sweep: name the sweep file, such as --sweep ladder.py")
+    if args.devices < 1 or not 0 < args.mfu <= 1:
+        problems.append(f"--devices {args.devices} --mfu {args.mfu:g}: need at least one device and a share above 0, at most 1")
     if problems:
         raise LaunchError([f"command line: {p}" for p in problems])
-    request = Request(args.sweep or "", overrides, pathlib.Path(args.out).expanduser(), args.retries, args.slots)
+    device = Device(args.device, args.devices, args.mfu) if args.device else None
+    request = Request(args.sweep or "", overrides, pathlib.Path(args.out).expanduser(), args.retries, args.slots, device)
     return verb, request, pathlib.Path(args.runs) if args.runs else None
 
 

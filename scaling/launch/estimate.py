@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from scaling import runs
+from scaling.flops import DEFAULT_CONVENTION
 from scaling.launch import folder as folders
 from scaling.launch.folder import Item
 from scaling.launch.follow import UNKNOWN, Progress
@@ -31,18 +32,24 @@ class Rates:
     startup: float
     source: str  # in words
     measured: dict[tuple[int, int], float] = dataclasses.field(default_factory=dict)  # (parameters, cores) -> tokens/s
+    convention: str = "matmul_full"  # of ``flops_per_second``; the plain attention multiplies over all keys
 
     def tokens_per_second(self, item: Item) -> float:
         plan = item.member.plan
         key = (plan.n_params["total"], item.cores)
         if key in self.measured:
             return self.measured[key]
-        cores = 1.0 if item.cores == 1 else MANY_CORES * item.cores
-        return self.flops_per_second * cores / plan.flops_per_token["matmul_full"]
+        cores = 1.0 if item.cores == 1 or self.convention != "matmul_full" else MANY_CORES * item.cores
+        return self.flops_per_second * cores / plan.flops_per_token[self.convention]
 
     def seconds(self, item: Item, tokens: int) -> float:
         """Of a member that has ``tokens`` of its own left."""
         return self.startup + tokens / self.tokens_per_second(item)
+
+
+def on_device(flops_per_second: float, source: str) -> Rates:
+    """Rates on accelerators that are not here: a price, not a schedule."""
+    return Rates(flops_per_second, 0.0, source, convention=DEFAULT_CONVENTION)
 
 
 @functools.cache

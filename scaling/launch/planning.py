@@ -14,14 +14,15 @@ from scaling.launch import folder as folders
 from scaling.launch.folder import Item
 from scaling.launch.prepare import Prepared
 from scaling.launch.schedule import Facts
-from scaling.units import format_count, format_seconds
+from scaling.units import format_bytes, format_count, format_seconds
 
 
 def show(prepared: Prepared, console: rich.console.Console) -> None:
     """Prints the plan."""
     items = prepared.items
+    device = prepared.request.device
     facts = {i.id: Facts(_ended(i), mark=i.mark is None) for i in items}
-    rate = estimate.rates(items)
+    rate = estimate.on_device(device.flops_per_second(), str(device)) if device else estimate.rates(items)
     left = [estimate.task(i, rate, facts[i.id]) for i in items]
     tasks = estimate.with_marks(left, items, {})
     choice = schedule.choose_order(tasks, facts, prepared.cores)
@@ -29,17 +30,28 @@ def show(prepared: Prepared, console: rich.console.Console) -> None:
     out = [_tokens(prepared), *_savings(items), *_rules(items), _gate(prepared)]
     done = sum(f.ended is not None for f in facts.values())
     disk = sum(estimate.disk_bytes(i) for i in items)
-    other = next(name for name in choice.seconds if name != choice.name)
+    if device:
+        out += [_price(prepared, rate, device.count)]
+    else:
+        other = next(name for name in choice.seconds if name != choice.name)
+        out += [
+            f"time: {format_seconds(choice.expected)} on {prepared.cores} cores ({local.describe()}), {choice.name} "
+            f"({other}: {format_seconds(choice.seconds[other])}); by {rate.source}"
+        ]
     out += [
-        f"time: {format_seconds(choice.expected)} on {prepared.cores} cores ({local.describe()}), {choice.name} "
-        f"({other}: {format_seconds(choice.seconds[other])}); by {rate.source}",
-        f"disk: {format_count(disk, 2)}B below {prepared.folder}",
+        f"disk: {format_bytes(disk)} below {prepared.folder}",
     ]
     out += [f"{done} of {len(items)} members are over already"] if done else []
     for line in out:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for warning, ids in _warnings(items).items():
         console.print(f"note: {warning} ({_some(ids)})", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def _price(prepared: Prepared, rate: estimate.Rates, devices: int) -> str:
+    seconds = sum(rate.seconds(i, i.member.plan.trained_tokens) for i in prepared.items)
+    hours = f"{format_count(seconds * devices / 3600)} device-hours"
+    return f"time: {format_seconds(seconds)} one member after another on {rate.source}: {hours}; compiling and waiting apart"
 
 
 def _table(prepared: Prepared, rate: estimate.Rates) -> rich.table.Table:
@@ -56,7 +68,7 @@ def _table(prepared: Prepared, rate: estimate.Rates) -> rich.table.Table:
             item.id, format_count(plan.n_params["non_embedding"]), format_count(plan.tokens), format_count(plan.trained_tokens),
             f"{plan.flops():.2e}", format_count(plan.batch_tokens), f"{plan.lr:.3g}",
             str(item.cores), format_seconds(rate.seconds(item, plan.trained_tokens)),
-            f"{format_count(estimate.disk_bytes(item), 2)}B",
+            format_bytes(estimate.disk_bytes(item)),
         )  # fmt: skip
     return out
 

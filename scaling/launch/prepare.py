@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from scaling import config as configs
-from scaling import corpus, runs
+from scaling import corpus, flops, runs
 from scaling import sweep as sweeps
 from scaling.launch import estimate
 from scaling.launch import folder as folders
@@ -19,7 +19,31 @@ from scaling.launch.folder import Item, LaunchError
 from scaling.launch.local import usable_cores
 from scaling.launch.schedule import MIN_SIZES_TO_PREDICT
 from scaling.store import STORE, StoreError, stream_tokens
-from scaling.units import format_count
+from scaling.units import format_bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """Accelerators that ``plan`` prices a sweep on."""
+
+    kind: str
+    count: int
+    mfu: float  # of exact matmul FLOPs with causal attention
+
+    def flops_per_second(self) -> float:
+        """What all of them achieve together.
+
+        Raises:
+          LaunchError: for a device whose peak is not known.
+        """
+        peak = flops.device_peak(self.kind)
+        if peak is None:
+            known = ", ".join(flops.DEVICES)
+            raise LaunchError([f"--device {self.kind!r}: its peak is not known; there are {known}"])
+        return peak * self.count * self.mfu
+
+    def __str__(self) -> str:
+        return f"{self.count} x {self.kind} at {self.mfu:.0%} MFU"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +55,7 @@ class Request:
     out: pathlib.Path
     retries: int = 2
     slots: int | None = None
+    device: Device | None = None
 
     def command(self, verb: str) -> str:
         """What to type for another verb on the same sweep."""
@@ -92,7 +117,7 @@ def check(request: Request, writes: bool) -> sweeps.Sweep:
     if request.retries < 0:
         problems.append(f"--retries {request.retries}: must be 0 or more")
     if loaded:
-        problems += _store_problems(loaded)
+        problems += _store_problems(loaded, needed=writes)
     if problems or loaded is None:
         raise LaunchError(problems)
     return loaded
@@ -144,7 +169,7 @@ def _disk_problems(items: list[Item], out: pathlib.Path) -> list[str]:
     free = shutil.disk_usage(out).free
     if needed <= free:
         return []
-    return [f"{out}: needs {format_count(needed)}B of disk, {format_count(free)}B are free; make room or give another --out"]
+    return [f"{out}: needs {format_bytes(needed)} of disk, {format_bytes(free)} are free; make room or give another --out"]
 
 
 def place(loaded: sweeps.Sweep, folder: pathlib.Path, fingerprint: str, cores: int, gated: bool) -> list[Item]:
@@ -173,7 +198,7 @@ def _stream_tokens(request: Request) -> int | None:
     return stream_tokens(corpus.load_store(base.data.store, base.data.vocab), base.model.context)
 
 
-def _store_problems(loaded: sweeps.Sweep) -> list[str]:
+def _store_problems(loaded: sweeps.Sweep, needed: bool) -> list[str]:
     problems = []
     for field in ("store", "vocab"):
         found = sorted({getattr(m.config.data, field) for m in loaded.members})
@@ -182,7 +207,7 @@ def _store_problems(loaded: sweeps.Sweep) -> list[str]:
                 f"data.{field}: all members of a sweep share one, here are {', '.join(found)}; make a sweep of each"
             )
     store = loaded.members[0].config.data.store
-    if not problems and not _exists(store) and not _is_demo(store):
+    if needed and not problems and not _exists(store) and not _is_demo(store):
         problems.append(
             f"data.store={store!r}: there is no such token store; make it: python -m scaling.corpus --text FILE --out {store}"
         )
