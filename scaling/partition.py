@@ -48,7 +48,7 @@ def param_spec(path: tuple[Any, ...], leaf: Any, mesh: Mesh) -> PartitionSpec:
     spec = [LOGICAL.get(a) if a else None for a in axes]
     for size, axis in zip(leaf.shape, spec, strict=True):
         if axis and size % mesh.shape[axis]:
-            name = "/".join(str(getattr(k, "key", k)) for k in path)
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise ConfigError(
                 [f"machine.{axis}={mesh.shape[axis]}: does not divide {name} {leaf.shape}; choose a divisor of {size}"]
             )
