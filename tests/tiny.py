@@ -19,7 +19,7 @@ def model_config(**fields: Any) -> config.ModelConfig:
 def train_config(**fields: Any) -> config.TrainConfig:
     """A small run: ``train_config(model_width=32, optim_lr=1e-3, budget='20 steps')``."""
     tree = config.default_dict()
-    tree["model"] |= {"depth": 2, "width": 16, "context": 16, "vocab_size": 260}
+    tree["model"] |= {"depth": 1, "width": 16, "context": 16, "vocab_size": 260}
     tree |= {"batch": "128 tokens", "budget": "20 steps"}
     for name, value in fields.items():
         room, _, field = name.partition("_")

@@ -1,0 +1,94 @@
+"""Meshes over eight virtual devices."""
+
+import jax
+import pytest
+import tiny
+from jax.sharding import PartitionSpec
+
+from scaling import config, partition, step
+
+
+def machine(**axes) -> config.MachineConfig:
+    return config.MachineConfig(**axes)
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape"),
+    [
+        ({}, (1, 1, 1)),
+        ({"data": 8}, (8, 1, 1)),
+        ({"data": 2, "fsdp": 2, "tensor": 2}, (2, 2, 2)),
+        ({"data": 0}, (8, 1, 1)),
+        ({"data": 0, "fsdp": 4}, (2, 4, 1)),
+        ({"fsdp": 0, "tensor": 2}, (1, 4, 2)),
+    ],
+)
+def test_mesh_shapes(axes, shape):
+    # fails when an axis is lost or 0 does not take the devices that are left
+    mesh = partition.make_mesh(machine(**axes))
+    assert tuple(mesh.shape[a] for a in partition.AXES) == shape
+    assert {t.name for t in mesh.axis_types} == {"Auto"}
+
+
+@pytest.mark.parametrize("axes", [{"data": 16}, {"data": 4, "tensor": 4}, {"data": 0, "fsdp": 16}, {"data": 0, "fsdp": 0}])
+def test_a_mesh_of_more_devices_than_there_are_is_refused(axes):
+    # fails when jax's own error, or a smaller mesh in silence, takes the place of the message
+    with pytest.raises(config.ConfigError, match=r"machine\.data, fsdp, tensor = .*(needs \d+ devices, there are 8|one axis)"):
+        partition.make_mesh(machine(**axes))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"machine_fsdp": 8, "model_width": 20, "model_heads": 5},
+            r"machine\.fsdp=8: does not divide .*; choose a divisor of 20",
+        ),
+        ({"machine_tensor": 4, "model_heads": 4, "model_kv_heads": 2, "model_width": 32}, r"machine\.tensor=4.*attention/k"),
+        (
+            {"machine_tensor": 8, "model_width": 64},
+            r"machine\.tensor=8: does not divide params/embedding .*; choose a divisor of 260",
+        ),
+    ],
+)
+def test_a_mesh_that_does_not_divide_a_parameter_is_refused(fields, message):
+    # fails when XLA pads in silence or its error names neither axis nor parameter
+    c = tiny.train_config(**fields)
+    with pytest.raises(config.ConfigError, match=message):
+        step.make_programs(c, partition.make_mesh(c.machine))
+
+
+def test_a_batch_that_the_real_mesh_cannot_split_is_refused():
+    # fails when an axis of 0, whose size is known only on the machine, escapes the check of the batch
+    c = tiny.train_config(machine_data=0, batch="96 tokens")
+    with pytest.raises(config.ConfigError, match=r"6 windows.*8.*does not divide"):
+        step.compile_train(step.make_programs(c, partition.make_mesh(c.machine)), tiny.plan(batch="96 tokens"), 16)
+
+
+def test_every_parameter_and_moment_is_split_by_the_table():
+    # fails when a moment is split otherwise than its parameter, or an axis of the table is ignored
+    c = tiny.train_config(machine_data=2, machine_fsdp=2, machine_tensor=2, model_kv_heads=2)
+    state = step.make_programs(c, partition.make_mesh(c.machine)).abstract_state
+    specs = {name: x.sharding.spec for name, x in tiny.by_path(state).items()}
+    expected = {
+        "embedding": PartitionSpec("tensor", "fsdp"),
+        "blocks/attention/q": PartitionSpec(None, "fsdp", "tensor", None),
+        "blocks/attention/k": PartitionSpec(None, "fsdp", "tensor", None),
+        "blocks/attention/o": PartitionSpec(None, "tensor", None, "fsdp"),
+        "blocks/mlp/gate": PartitionSpec(None, "fsdp", "tensor"),
+        "blocks/mlp/down": PartitionSpec(None, "tensor", "fsdp"),
+        "head": PartitionSpec("fsdp", "tensor"),
+        "final_norm/gain": PartitionSpec(None),
+    }
+    for name, spec in expected.items():
+        found = {n: s for n, s in specs.items() if n.endswith(f"/{name}")}
+        assert len(found) == 3 and set(found.values()) == {spec}, (name, found)
+
+
+@pytest.mark.parametrize("axes", [{"data": 8}, {"data": 4, "fsdp": 2}])
+def test_rows_of_a_batch_lie_on_data_and_fsdp(axes):
+    # fails when devices of the fsdp axis compute the same rows again
+    mesh = partition.make_mesh(machine(**axes))
+    batch = jax.device_put(tiny.tokens(16, 5, 10), partition.batch_sharding(mesh))
+    assert {s.data.shape for s in batch.addressable_shards} == {(2, 5)}
+    assert len({s.index[0].start for s in batch.addressable_shards}) == 8
