@@ -149,7 +149,7 @@ def _first_state(init_params: Callable[[Array], Any], abstract: TrainState, key:
     program they took longer to compile (0.6 s for 27 arrays) than the parameters.
     """
 
-    def zeros(leaf: jax.ShapeDtypeStruct) -> Array:
+    def zeros(leaf: Any) -> Array:
         def shard(index: tuple[slice, ...]) -> np.ndarray:
             return np.zeros([len(range(*part.indices(size))) for part, size in zip(index, leaf.shape, strict=True)], leaf.dtype)
 
