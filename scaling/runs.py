@@ -74,8 +74,13 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def append_jsonl(path: str | os.PathLike[str], row: dict[str, Any]) -> None:
-    """Appends one line in one write, so that a kill leaves whole lines but perhaps the last."""
-    with open(path, "ab") as f:
+    """Appends one line in one write, so that a kill leaves whole lines but perhaps the last, which the next write drops."""
+    with open(path, "a+b") as f:
+        end = f.seek(0, os.SEEK_END)
+        f.seek(max(0, end - 1))
+        if f.read(1) not in (b"", b"\n"):
+            f.seek(0)
+            f.truncate(f.read().rfind(b"\n") + 1)
         f.write(json.dumps(row).encode() + b"\n")
 
 
