@@ -150,7 +150,7 @@ def _first_state(init_params: Callable[[Array], Any], abstract: TrainState, key:
     """
 
     def zeros(leaf: Any) -> Array:
-        def shard(index: tuple[slice, ...]) -> np.ndarray:
+        def shard(index: Any) -> np.ndarray:
             return np.zeros([len(range(*part.indices(size))) for part, size in zip(index, leaf.shape, strict=True)], leaf.dtype)
 
         return jax.make_array_from_callback(leaf.shape, leaf.sharding, shard)
