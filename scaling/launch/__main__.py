@@ -6,34 +6,31 @@ SIGTERM (the same command goes on).
 
 from __future__ import annotations
 
-import time
+import argparse
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
-_STARTED = time.monotonic()
+import rich.console
 
-import argparse  # noqa: E402
-import os  # noqa: E402
-import pathlib  # noqa: E402
-import signal  # noqa: E402
-import sys  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from typing import Any, NoReturn  # noqa: E402
-
-import rich.console  # noqa: E402
-
-from scaling import cli, runs, units  # noqa: E402
-from scaling import config as configs  # noqa: E402
-from scaling.launch import board as boards  # noqa: E402
-from scaling.launch import closing, planning, prepare, status  # noqa: E402
-from scaling.launch import folder as folders  # noqa: E402
-from scaling.launch.analyses import Analyses  # noqa: E402
-from scaling.launch.folder import LaunchError  # noqa: E402
-from scaling.launch.local import LocalBackend  # noqa: E402
-from scaling.launch.prepare import Device, Request  # noqa: E402
-from scaling.launch.runner import Runner, Stop  # noqa: E402
-from scaling.launch.schedule import Phase  # noqa: E402
-from scaling.sources import SourceError  # noqa: E402
-from scaling.store import StoreError  # noqa: E402
-from scaling.tokenizer import VocabularyError  # noqa: E402
+from scaling import cli, runs, units
+from scaling import config as configs
+from scaling.launch import board as boards
+from scaling.launch import closing, planning, prepare, status
+from scaling.launch import folder as folders
+from scaling.launch.analyses import Analyses
+from scaling.launch.folder import LaunchError
+from scaling.launch.local import LocalBackend
+from scaling.launch.prepare import Device, Request
+from scaling.launch.runner import Runner, Stop
+from scaling.launch.schedule import Phase
+from scaling.progress import process_age
+from scaling.sources import SourceError
+from scaling.store import StoreError
+from scaling.tokenizer import VocabularyError
 
 PIPE_WIDTH = 160  # of tables that go to a file or a pipe
 OPTIONS = ("--sweep", "--out", "--runs", "--retries", "--slots", "--device", "--devices", "--mfu", "--help", cli.PREFIX)
@@ -132,7 +129,7 @@ def run(request: Request, console: rich.console.Console) -> int:
         left = folders.write_sweep(prepared.folder, prepared.items, prepared.head(), backend.environment())
         if left:
             say(f"note: {', '.join(left)} of an earlier version of this sweep stay in {prepared.folder}, out of the analysis")
-        planned = time.monotonic() - _STARTED - prepared.corpus_seconds
+        planned = process_age() - prepared.corpus_seconds
         analyses = Analyses(prepared.folder)
         with stop.listening():
             board = boards.open_board(console)
@@ -147,7 +144,7 @@ def run(request: Request, console: rich.console.Console) -> int:
             return _stopped(request, stop, now, say)
         for line in closing.law(analyses, prepared.gated):
             say(line)
-        wall = time.monotonic() - _STARTED
+        wall = process_age()
         for line in closing.wall_time(prepared.items, wall, prepared.corpus_seconds, planned, analyses.seconds, prepared.cores):
             say(line)
     return 1 if any(p in (Phase.FAILED, Phase.BLOCKED) for p in now.values()) else 0
