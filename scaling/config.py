@@ -161,6 +161,11 @@ def model_config(size: str | None = None, **fields: Any) -> ModelConfig:
     return config
 
 
+def size(target: str, **fields: Any) -> ModelConfig:
+    """The dial: ``size('1.2M')`` is the shape nearest to so many block parameters, by the rules of ``scaling.sizes``."""
+    return model_config(target, **fields)
+
+
 def resolve(tree: Mapping[str, Any], where: str = "config") -> TrainConfig:
     """Applies every rule and checks everything; ``tree`` is a ConfigDict or nested dict as ``default_dict`` gives.
 

@@ -18,9 +18,10 @@ from typing import Any
 
 import jax
 
-from scaling import config, corpus, runs, sweep
+from scaling import config, corpus, runs, sizes, sweep
 from scaling.plan import Plan, make_plan
 from scaling.store import TokenStore, stream_tokens
+from scaling.units import format_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,20 @@ class Job:
     def rows(self) -> int:
         """Windows per step."""
         return self.plan.batch_windows
+
+    def summary(self) -> str:
+        """The run in words: shape and the rule that it comes from, N, D, C, schedule, warnings."""
+        m, p = self.config.model, self.plan
+        n = ", ".join(f"{format_count(v)} {k.replace('_', '-')}" for k, v in p.n_params.items())
+        decay = f", cooldown {p.cooldown_steps:,}" if p.cooldown_steps else ""
+        lines = [
+            f"model: depth {m.depth}, D {m.width}, H {m.heads}, G {m.kv_heads}, K {m.head_size}, F {m.ff}, V {m.vocab_size}, "
+            f"T {m.context}  ({sizes.FORMULA})",
+            f"N: {n}; D: {p.tokens:,} tokens ({p.tokens_per_param:.3g} per non-embedding parameter); C: {p.flops():.3g} FLOPs",
+            f"{p.steps:,} steps of {p.batch_tokens:,} tokens; {self.config.optim.schedule}, warm-up {p.warmup_steps:,}{decay} "
+            f"steps; learning rate {p.lr:g} at width {m.base_width} ({m.parameterization})",
+        ]
+        return "\n".join(lines + [f"warning: {w}" for w in p.warnings])
 
 
 def job_from_config(name: str, overrides: dict[str, Any]) -> Job:

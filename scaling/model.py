@@ -1,7 +1,7 @@
 """The Transformer: one family, pure functions over a tree of parameters.
 
     from scaling import model
-    config = model.model_config("1.2M")
+    config = model.size("1.2M")
     params = model.init(config, jax.random.key(0))
     logits_BTV = model.apply(config, params, tokens_BT)
 
@@ -23,9 +23,9 @@ import numpy as np
 from jax import Array
 
 from scaling import parameterization
-from scaling.config import ModelConfig, model_config
+from scaling.config import ModelConfig, model_config, size
 
-__all__ = ["ModelConfig", "Transformer", "apply", "attention", "init", "model_config"]
+__all__ = ["ModelConfig", "Transformer", "apply", "attention", "init", "model_config", "size"]
 
 Constrain = Callable[[Array], Array]  # pins the sharding of an activation with a leading batch axis
 

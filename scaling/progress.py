@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+_IMPORTED = time.monotonic()
 SPIKE_WINDOW = 50
 SPIKE_NATS = 1.0
 
@@ -80,11 +81,11 @@ class LossTrack:
 
 
 def process_age() -> float:
-    """Seconds since this process started (0 where the system does not tell)."""
+    """Seconds since this process started (since this module was imported, where the system does not tell)."""
     try:
         with open("/proc/self/stat") as f:
             started_ticks = int(f.read().rsplit(")", 1)[1].split()[19])
         with open("/proc/uptime") as f:
             return float(f.read().split()[0]) - started_ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError):
-        return 0.0
+        return time.monotonic() - _IMPORTED

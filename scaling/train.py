@@ -130,9 +130,10 @@ class Run:
         since, busy_then = self._row_at
         self._row_at = (at, busy)
         speed = (at - since) * plan.batch_tokens / max(1e-9, busy - busy_then)
-        mfu = speed * plan.flops_per_token[flops.DEFAULT_CONVENTION] / self.peak if self.peak else None
+        achieved = speed * plan.flops_per_token[flops.DEFAULT_CONVENTION]
+        mfu = achieved / self.peak if self.peak else None
         row = {"kind": "train", **self._position(at), "loss": self.track.take_mean(), "lr": lr, "grad_norm": grad_norm}
-        row |= {"tokens_per_second": round(speed, 1), "mfu": mfu and round(mfu, 4)}
+        row |= {"tokens_per_second": round(speed, 1), "flops_per_second": round(achieved), "mfu": mfu and round(mfu, 4)}
         row |= {"epoch": round(self.stream.epoch(at * self.job.rows), 4), "ids_hash": f"{self.ids_hash:016x}"}
         runs.append_jsonl(self.job.run_dir / runs.METRICS, row)
         if time.monotonic() - self._printed_at > PRINT_SECONDS or at == plan.steps:
@@ -272,8 +273,7 @@ def train(job: Job, chrono: Chrono, stop: StopRequest) -> int:
         set_up_jax(job.config.machine)
         device = peak_flops()
         open_run_dir(job, device)
-        for warning in job.plan.warnings:
-            print(f"warning: {warning}", flush=True)
+        print(job.summary(), flush=True)
         run = Run(job, chrono, stop, device)
         try:
             return run.finish(*run.loop())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import rich.console
 import rich.table
@@ -108,7 +108,7 @@ def _savings(items: Iterable[Item]) -> list[str]:
     ]
 
 
-def _rules(items: Iterable[Item]) -> list[str]:
+def _rules(items: Sequence[Item]) -> list[str]:
     configs = [i.member.config for i in items]
     batches = ", ".join(sorted({c.batch for c in configs}))
     warmups = ", ".join(sorted({c.optim.warmup for c in configs}))
@@ -117,7 +117,11 @@ def _rules(items: Iterable[Item]) -> list[str]:
     rates = ", ".join(
         sorted({f"{c.optim.lr:g} ({c.model.parameterization}, quoted at width {c.model.base_width})" for c in configs})
     )
+    counts = [i.member.plan.n_params for i in items]
+    small, large = min(counts, key=lambda n: n["total"]), max(counts, key=lambda n: n["total"])
     return [
+        f"N: non-embedding parameters; in all {format_count(small['total'])} to {format_count(large['total'])}, of which "
+        f"{format_count(small['active'])} to {format_count(large['active'])} are active",
         f"size rule: {sizes.FORMULA}",
         f"batch: {batches}; learning rate: {rates}; schedule: {schedules}; warm-up: {warmups}",
     ]
