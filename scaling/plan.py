@@ -70,7 +70,8 @@ def make_plan(
       fork_at: the duration at which the branch leaves the trunk; rounded to a step as the trunk's mark is.
 
     Raises:
-      ConfigError: a budget larger than the stream allows, or shorter than a step.
+      ConfigError: a budget larger than the stream allows or shorter than a step, a mark outside it, a warm-up and a cooldown
+        that do not fit into it.
     """
     counts = flops.n_params(config.model)
     per_token = flops.flops_per_token(config.model)
@@ -105,19 +106,28 @@ def make_plan(
             f"data.epochs={config.data.epochs:g} allows {stream_tokens * config.data.epochs:,.0f}; allow repeats with "
             f"data.epochs={math.ceil(10 * tokens / stream_tokens) / 10:g}, or lower the budget, or bring more text"
         )
-    if problems:
-        raise ConfigError(problems)
     warmup = trunk.warmup_steps if trunk else _warmup_steps(config, n, batch_tokens, steps, steps_of)
-    fork_steps = 0
-    if fork_at is not None:
-        fork_steps = steps_of(fork_at, tokens)
+    fork_steps = 0 if fork_at is None else steps_of(fork_at, tokens)
     cooldown = 0
     if config.optim.schedule == "wsd":
         cooldown = steps - fork_steps if trunk else steps_of(config.optim.cooldown, tokens)
+    if steps >= 1 and warmup + cooldown > steps:
+        problems.append(
+            f"optim.warmup is {warmup:,} steps and the cooldown {cooldown:,}, together more than the {steps:,} of "
+            f"budget={config.budget!r}; shorten one of them or raise the budget"
+        )
+    marks = {text: steps_of(text, tokens) for text in config.marks}
+    problems += [
+        f"marks={text!r}: is step {at:,}, not one of the {steps:,} steps of the run"
+        for text, at in marks.items()
+        if not 1 <= at <= steps
+    ]
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
     return Plan(
         n_params=counts, flops_per_token=per_token, tokens=tokens, steps=steps, batch_windows=windows,
         batch_tokens=batch_tokens, warmup_steps=warmup, cooldown_steps=cooldown, lr=config.optim.lr,
-        marks=tuple(sorted({steps_of(m, tokens) for m in config.marks})),
+        marks=tuple(sorted(set(marks.values()))),
         fork_tokens=fork_steps * batch_tokens if trunk else None, fork_steps=fork_steps,
         annealed=config.optim.schedule != "constant", tokens_per_param=tokens / n,
         epochs=tokens / stream_tokens if stream_tokens else None, checkpoint_bytes=BYTES_PER_PARAM_STATE * counts["total"],

@@ -12,6 +12,7 @@ import copy
 import dataclasses
 import importlib.util
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -78,9 +79,11 @@ class Sweep:
 
 def ladder(drafts: Drafts, sizes: Iterable[str], budgets: Iterable[str] = ()) -> list[Draft]:
     """One draft for each size of the dial (and each budget, as separate runs)."""
-    out = [d.with_(("size", size), **{"model.size": size}) for d in _drafts(drafts) for size in sizes]
+    out = _product(drafts, "size", [(size, {"model.size": size}) for size in sizes])
     budgets = list(budgets)
-    return [d.with_(("budget", _short(b)), budget=b) for d in out for b in budgets] if budgets else out
+    if budgets and any(d.parent or d.role == "trunk" for d in out):
+        raise ConfigError(["budgets of forked drafts are set by fork"], "sweep")
+    return _product(out, "budget", [(_short(b), {"budget": b}) for b in budgets]) if budgets else out
 
 
 def isoflop(drafts: Drafts, flops: Iterable[str], sizes: Iterable[str]) -> list[Draft]:
@@ -92,22 +95,28 @@ def grid(drafts: Drafts, fields: Mapping[str, Sequence[Any]]) -> list[Draft]:
     """The product of values of dotted fields: ``grid(config, {'optim.lr': [4e-3, 8e-3]})``."""
     out = list(_drafts(drafts))
     for field, values in fields.items():
-        out = [d.with_((field, f"{field.rsplit('.', 1)[-1]}{v}"), **{field: v}) for d in out for v in values]
+        name = field.rsplit(".", 1)[-1]
+        out = _product(out, field, [(re.sub(r"[^\w.+-]+", "_", f"{name}{v}"), {field: v}) for v in values])
     return out
 
 
 def seeds(drafts: Drafts, n: int) -> list[Draft]:
     """Each draft with seeds 0 … n−1 (initialisation and data order; the split and the validation windows stay)."""
+    return _product(drafts, "seed", [(f"s{seed}", {"seed": seed}) for seed in range(n)])
+
+
+def _product(drafts: Drafts, tag: str, options: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Draft]:
+    """Each draft with each option's changes; a branch's trunk changes with it."""
     memo: dict[tuple[int, int], Draft] = {}
 
-    def seeded(d: Draft, seed: int) -> Draft:
-        key = (id(d), seed)
-        if key not in memo:
-            new = d.with_(("seed", f"s{seed}"), seed=seed)
-            memo[key] = dataclasses.replace(new, parent=seeded(d.parent, seed)) if d.parent else new
-        return memo[key]
+    def changed(d: Draft, i: int) -> Draft:
+        if (id(d), i) not in memo:
+            text, changes = options[i]
+            new = d.with_((tag, text), **changes)
+            memo[id(d), i] = dataclasses.replace(new, parent=changed(d.parent, i)) if d.parent else new
+        return memo[id(d), i]
 
-    return [seeded(d, seed) for d in _drafts(drafts) for seed in range(n)]
+    return [changed(d, i) for d in _drafts(drafts) for i in range(len(options))]
 
 
 def fork(drafts: Drafts, budgets: Sequence[str]) -> list[Draft]:
@@ -115,9 +124,16 @@ def fork(drafts: Drafts, budgets: Sequence[str]) -> list[Draft]:
 
     A branch leaves the trunk where its own cooldown (``optim.cooldown`` of its budget) begins; the trunk ends at the last
     fork.  Its losses are not annealed and stay out of fits.
+
+    Raises:
+      ConfigError: when budgets are in several units (which of two is longer would depend on the size), or a draft is a fork.
     """
+    if len(found := {units.parse_duration(b).unit for b in budgets}) != 1:
+        raise ConfigError([f"fork: budgets must be in one unit, not {', '.join(sorted(found)) or 'none'}"], "sweep")
     out = []
     for d in _drafts(drafts):
+        if d.parent or d.role == "trunk":
+            raise ConfigError([f"fork: {d.id} is part of a fork already"], "sweep")
         forks = [_fork_point(b, d.config.optim.cooldown) for b in budgets]
         last = max(forks, key=lambda f: units.parse_duration(f).value)
         trunk = dataclasses.replace(
@@ -236,7 +252,12 @@ def load(name: str, overrides: Mapping[str, Any] | None = None, stream_tokens: i
     path, arg = find_config(name)
     if not hasattr(module, "get_sweep"):
         raise ConfigError(["has no get_sweep(config); a single run is `python -m scaling.train --config …`"], str(path))
-    drafts = list(_drafts(module.get_sweep(config)))
+    try:
+        drafts = list(_drafts(module.get_sweep(config)))
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError([f"get_sweep: {error}"], str(path)) from None
     problems: list[str] = []
     members: list[Member] = []
     by_draft: dict[int, Member] = {}
@@ -263,6 +284,8 @@ def load(name: str, overrides: Mapping[str, Any] | None = None, stream_tokens: i
 def _member(d: Draft, by_draft: Mapping[int, Member], stream_tokens: int | None) -> Member:
     config = resolve(d.config, d.id)
     parent = by_draft.get(id(d.parent)) if d.parent else None
+    if d.parent and not parent:
+        raise ConfigError([f"its trunk {d.parent.id} cannot run, or does not stand before it"])
     plan = make_plan(config, stream_tokens=stream_tokens, trunk=parent.plan if parent else None, fork_at=d.fork_at)
     tags = dict(d.tags)
     size = tags.get("size") or units.format_count(plan.n_params["non_embedding"], 2)
