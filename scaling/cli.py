@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -59,9 +60,10 @@ def guarded(main: Callable[[], int], *known: type[Exception]) -> int:
     """
     try:
         return main()
-    except PermissionError as error:
-        return tell(PermissionError(f"{error.filename}: no permission to write; choose another folder or change its owner"))
     except Exception as error:
         if isinstance(error, (ConfigError, runs.RunError, *known)):
             return tell(error)
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            what = f"{error.filename}: no permission to write; choose another folder or change its owner"
+            return tell(PermissionError(what))
         raise

@@ -94,9 +94,14 @@ def exclusive(run_dir: pathlib.Path) -> Iterator[None]:
     """Holds the run directory's lock, so that no run is ever trained twice at once.
 
     Raises:
-      RunError: when another process holds it.
+      RunError: when another process holds it, or the folder cannot be made because a file is in its place.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise runs.RunError(
+            f"{run_dir}: a file is in the place of this folder or of one above it; choose another run_dir"
+        ) from None
     with open(run_dir / runs.LOCK, "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
