@@ -136,23 +136,23 @@ def exclusions(table: load.Table) -> str:
 
 
 def loss_table(rows: Iterable[load.Row]) -> list[str]:
-    """Losses by size (down) and tokens per parameter (across), for a table that has few of each; else nothing.
-
-    Several runs of one cell are averaged.
+    """Losses by size (down) and budget (across): tokens, or tokens per parameter where those are fewer; nothing for a table
+    that has many of either.  Several runs of one cell are averaged.
     """
+    measured = [r for r in rows if r.loss is not None]
+    tokens = {r.id: float(f"{r.n_tokens:.2g}") for r in measured}
+    ratios = {r.id: float(f"{r.n_tokens / r.n_params:.2g}") for r in measured}
+    budget, title = (tokens, "N \\ tokens") if len({*tokens.values()}) <= len({*ratios.values()}) else (ratios, "N \\ tokens/N")
     cells: dict[tuple[float, float], list[float]] = {}
-    sizes: dict[float, str] = {}
-    for r in rows:
-        if r.loss is not None:
-            cells.setdefault((r.n_params, float(f"{r.n_tokens / r.n_params:.2g}")), []).append(r.loss)
-            sizes[r.n_params] = format_count(r.n_params)
-    ratios = sorted({ratio for _, ratio in cells})
-    if not cells or len(ratios) > 8 or len(sizes) > 20:
+    for r in measured:
+        cells.setdefault((r.n_params, budget[r.id]), []).append(float(r.loss or 0.0))
+    sizes, columns = sorted({n for n, _ in cells}), sorted({*budget.values()})
+    if not cells or len(columns) > 8 or len(sizes) > 20:
         return []
-    lines = ["tokens per parameter" + "".join(f"{ratio:>9g}" for ratio in ratios)]
-    for n, name in sorted(sizes.items()):
-        values = [cells.get((n, ratio)) for ratio in ratios]
-        lines.append(f"{name:>15} N   " + "".join(f"{sum(v) / len(v):>9.4f}" if v else f"{'–':>9}" for v in values))
+    lines = [f"{title:>12}" + "".join(f"{format_count(c):>9}" for c in columns)]
+    for n in sizes:
+        values = [cells.get((n, c)) for c in columns]
+        lines.append(f"{format_count(n):>12}" + "".join(f"{sum(v) / len(v):>9.4f}" if v else f"{'–':>9}" for v in values))
     return lines
 
 
