@@ -158,7 +158,7 @@ def _member_row(member: runs_module.Member, planned: Mapping[str, Any] | None, n
         raise LoadError(
             f"{member.path}: no {runs_module.PLAN}, and no {runs_module.SWEEP} that lists it; train it, or remove it"
         )
-    spec, config = member.read(runs_module.SPEC) or {}, member.read(runs_module.CONFIG) or {}
+    spec, config = member.read(runs_module.SPEC) or {}, (member.read(runs_module.CONFIG) or {}).get("config", {})
     state = PLANNED
     if done is not None:
         state = done["status"]

@@ -46,8 +46,9 @@ def test_one_run_without_a_sweep(tmp_path):
     """Fails when a folder of scaling.train alone needs a launcher's files."""
     root = synthetic.write_sweep(tmp_path / "s", curves=False)
     (root / runs.SWEEP).unlink()
+    runs.write_json(root / "causal-50K-10x" / runs.CONFIG, {"digest": "0" * 16, "config": {"seed": 7}})
     (one,) = load.runs(root / "causal-50K-10x").rows
-    assert one.cluster == "causal-50K-trunk" and one.loss is not None and one.size == "50K"
+    assert one.cluster == "causal-50K-trunk" and one.loss is not None and one.size == "50K" and one.seed == 7
 
 
 def test_digest_is_of_the_rows(tmp_path):
