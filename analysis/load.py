@@ -254,7 +254,7 @@ def csv(path: str | os.PathLike[str], mapping: Mapping[str, str] | None = None) 
         notes.append("no column for C: C = 6ND")
     if "outlier" in header and "exclude" not in columns:
         notes.append("the column 'outlier' is not used; leave its rows out with --map exclude=outlier")
-    rows = [_csv_row(path, line, i, columns) for i, line in enumerate(lines, 2)]
+    rows = [_csv_row(path, line, i, columns, "stderr" in (mapping or {})) for i, line in enumerate(lines, 2)]
     if not rows:
         raise LoadError(f"{path}: has a header but no rows")
     definition = f"column '{columns['N']}'"
@@ -284,16 +284,22 @@ def _columns(path: pathlib.Path, header: list[str], given: dict[str, str]) -> di
     return columns
 
 
-def _csv_row(path: pathlib.Path, line: Mapping[str, Any], number: int, columns: Mapping[str, str]) -> Row:
+def _csv_row(
+    path: pathlib.Path, line: Mapping[str, Any], number: int, columns: Mapping[str, str], stderr_given: bool
+) -> Row:  # fmt: skip
     def text(role: str) -> str:
         return str(line.get(columns[role]) or "").strip()
 
-    def positive(role: str) -> float:
+    def positive_or_none(role: str) -> float | None:
         try:
             value = float(text(role).replace("_", ""))
         except ValueError:
-            value = math.nan
-        if not (math.isfinite(value) and value > 0):
+            return None
+        return value if math.isfinite(value) and value > 0 else None
+
+    def positive(role: str) -> float:
+        value = positive_or_none(role)
+        if value is None:
             raise LoadError(
                 f"{path}:{number}: {columns[role]}={text(role)!r} must be a positive number, since it is used as {role}; "
                 f"correct or remove the row"
@@ -312,12 +318,15 @@ def _csv_row(path: pathlib.Path, line: Mapping[str, Any], number: int, columns: 
     d = positive("D") if "D" in columns else (c or math.nan) / (6 * n)
     name = text("id") if "id" in columns else f"line {number}"
     annealed = flag("annealed", True)
+    stderr = None
+    if "stderr" in columns:  # found by its name alone, it must not refuse a table that is good without it
+        stderr = positive("stderr") if stderr_given else positive_or_none("stderr")
     excluded = "not annealed" if not annealed else None
     if flag("exclude", False):
         excluded = f"marked in column '{columns['exclude']}'"
     return Row(
         name, format_count(n), n, d, c if c is not None else 6 * n * d, loss,
-        positive("stderr") if "stderr" in columns else None,
+        stderr,
         text("cluster") if "cluster" in columns else f"line {number}", annealed,
         int(float(text("seed"))) if _is_number(line, columns, "seed") else None, FINISHED, excluded,
     )  # fmt: skip

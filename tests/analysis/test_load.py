@@ -75,6 +75,14 @@ def test_csv_mapping_and_exclusion(tmp_path):
     assert table.rows[0].cluster == "t"
 
 
+def test_csv_with_gaps_in_an_optional_column(tmp_path):
+    """Fails when a column that nobody named refuses the table, or one that was named is passed over."""
+    path = write(tmp_path / "a.csv", "N,D,loss,loss_stderr\n1e6,1e7,3.0,\n2e6,1e7,2.9,0\n3e6,1e7,2.8,0.01\n")
+    assert [r.loss_stderr for r in load.csv(path).fitted] == [None, None, 0.01]
+    with pytest.raises(load.LoadError, match=r"a\.csv:2: loss_stderr=''"):
+        load.csv(path, {"stderr": "loss_stderr"})
+
+
 @pytest.mark.parametrize(
     ("text", "mapping", "words"),
     [
