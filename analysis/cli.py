@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -79,9 +81,11 @@ def table(args: argparse.Namespace) -> load.Table:
 
 
 def out_dir(args: argparse.Namespace) -> pathlib.Path:
-    """The folder to write to, made if need be."""
+    """The folder to write to, made if need be; asked for before anything is fitted, so that no work is lost to a bad one."""
     path = pathlib.Path(args.out or args.runs or "analysis_out")
     path.mkdir(parents=True, exist_ok=True)
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     return path
 
 
@@ -94,3 +98,7 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(USAGE)
     except BrokenPipeError:  # `| head`
         sys.exit(0)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}; give another --out, or allow writing there" if error.filename else error
+        print(f"error: {what}", file=sys.stderr)
+        sys.exit(USAGE)

@@ -261,7 +261,7 @@ def _draw_compute(ax: Axes, story: Story, colour: Any) -> None:
     _loss_axis(ax)
     values = [float(r.loss) for r in shown if r.loss is not None] + [e for t in story.targets for e in t["interval"]]
     if values:
-        pad = (max(values) / min(values)) ** 0.06
+        pad = (max(values) / min(values)) ** 0.06 if max(values) > min(values) else 1.05  # of one point nothing is known
         ax.set_ylim(min(values) / pad, max(values) * pad)
     _legend(ax, story)
 
@@ -491,8 +491,8 @@ def main(argv: list[str] | None = None) -> None:
         raise load.LoadError(
             f"{table.source}: nothing to draw: no run has a final loss yet; see `python -m scaling.launch status`"
         )
-    story = tell(table, curves, lines, args.delta, args.level, args.draws)
     out = cli.out_dir(args)
+    story = tell(table, curves, lines, args.delta, args.level, args.draws)
     runs.write_json(out / "scaling.json", to_json(story))
     save(story, out)
     print(in_words(story))

@@ -86,7 +86,7 @@ def record(table: load.Table, sweep_dir: pathlib.Path, delta: float | None, leve
             "interval": list(p.interval), "level": level, "law": {"form": boot.fit.law.name, "params": boot.fit.params},
             "delta": boot.fit.delta, "n_definition": table.n_definition, "flops_convention": table.flops_convention,
             "n_rows": len(rows.fitted), "sizes": rows.sizes(), "table_hash": digest, "extrapolation": p.extrapolation,
-            "identified": p.verdict.identified, "reasons": list(p.verdict.reasons), "trained_before": False,
+            "identified": p.verdict.identified, "reasons": list(p.verdict.reasons),
             "recorded_at": _now(),
         })  # fmt: skip
     for line in lines:
@@ -188,6 +188,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _one(table: load.Table, args: argparse.Namespace) -> None:
+    out = cli.out_dir(args)
     boot = intervals.bootstrap(fit.fit(table, delta=args.delta), args.draws)
     rows = table.fitted
     cost = measured_cost([r.n_params for r in rows], [r.n_tokens for r in rows], [r.flops for r in rows])
@@ -201,7 +202,7 @@ def _one(table: load.Table, args: argparse.Namespace) -> None:
         "law": words.law_json(boot, args.level),
         "rows": [dataclasses.asdict(r) for r in table.rows],
     }
-    runs.write_json(cli.out_dir(args) / "prediction.json", content)
+    runs.write_json(out / "prediction.json", content)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,13 @@ def test_too_few_rows_still_draw(tmp_path, capsys):
     assert content["law"] is None and "needs at least 6 rows" in content["no_fit"]
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_row_is_drawn_without_a_warning(tmp_path):
+    """Fails when the axes of a single run have no extent."""
+    (tmp_path / "one.csv").write_text("N,D,loss\n1e6,1e7,3\n")
+    plot_scaling.main(["--csv", str(tmp_path / "one.csv"), "--out", str(tmp_path)])
+
+
 def test_csv_of_many_sizes(chinchilla, data, tmp_path, capsys):
     """Fails when a table without curves or clusters cannot be drawn, or its words lose the exact optimum."""
     arguments = [
@@ -87,10 +94,13 @@ def test_refusals(tmp_path):
     """Fails when a wrong command line ends in a traceback or in another status than 2."""
     empty = synthetic.write_sweep(tmp_path / "s", trained=())
     (tmp_path / "bad.csv").write_text("N,D,loss\n1e6,1e7,x\n")
+    (tmp_path / "good.csv").write_text("N,D,loss\n1e6,1e7,3\n")
     for arguments, word in (
         (["--runs", str(empty)], "nothing to draw"),
         (["--csv", str(tmp_path / "bad.csv")], "bad.csv:2"),
         (["--csv", str(tmp_path / "bad.csv"), "--map", "M=x"], "role"),
+        (["--csv", str(tmp_path / "good.csv"), "--out", str(tmp_path / "bad.csv")], "bad.csv: File exists"),
+        (["--csv", str(tmp_path / "good.csv"), "--out", "/dev/null/x"], "/dev/null/x: Not a directory"),
     ):
         done = subprocess.run(
             [sys.executable, "-m", "analysis.plot_scaling", *arguments], capture_output=True, text=True, cwd=ROOT

@@ -40,7 +40,7 @@ def test_record_score(ladder):
     for p in recorded:
         truth = float(laws.CHINCHILLA.loss(synthetic.TRUTH, p["n_params"], p["n_tokens"]))
         assert p["loss"] == pytest.approx(truth, rel=0.02) and p["interval"][0] < p["loss"] < p["interval"][1]
-        assert p["trained_before"] is False and p["n_rows"] == 15 and p["sizes"] == list(SMALL) and len(p["table_hash"]) == 64
+        assert p["n_rows"] == 15 and p["sizes"] == list(SMALL) and len(p["table_hash"]) == 64
     assert recorded[2]["extrapolation"] == pytest.approx(7.8 / 6.4 * (195 / 160) ** 0.98, rel=1e-3)
     predict.main(["--runs", str(ladder), "--record", "--draws", "200"])
     assert (ladder / runs.PREDICTIONS).read_bytes() == first
