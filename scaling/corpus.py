@@ -33,7 +33,8 @@ from scaling.store import MODEL, SCHEMA, SPLITS, STORE, Split, StoreError, Token
 from scaling.tokenizer import Tokenizer, VocabularyError
 
 __all__ = [
-    "Split", "StoreError", "TokenStore", "build", "ensure_demo", "load_store", "open_store", "split_of", "stream_tokens",
+    "Split", "StoreError", "TokenStore", "build", "ensure_demo", "is_default", "load_store", "open_store", "split_of",
+    "stream_tokens",
 ]  # fmt: skip
 
 DEMO_OUT = "tokens/apidocs"
@@ -52,16 +53,19 @@ def split_of(document_id: str, holdout: int = HOLDOUT) -> str:
     return "valid" if value % holdout == 0 else "train"
 
 
+def is_default(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` names a store of the default corpus: a folder 'apidocs', or 'apidocs-' and something (a vocabulary)."""
+    name = pathlib.Path(path).name
+    return name == "apidocs" or name.startswith("apidocs-")
+
+
 def load_store(path: str | os.PathLike[str], vocab: str = "bytes") -> TokenStore:
     """The store that ``DataConfig.store`` and ``.vocab`` mean: opened, or built where it is the default one and missing.
-
-    The default one is any folder named 'apidocs', or 'apidocs-' and something (say, a vocabulary).
 
     Raises:
       StoreError, SourceError, VocabularyError: each with its remedy.
     """
-    name = pathlib.Path(path).name
-    if (name == "apidocs" or name.startswith("apidocs-")) and not (pathlib.Path(path) / STORE).exists():
+    if is_default(path) and not (pathlib.Path(path) / STORE).exists():
         return ensure_demo(path, vocab)
     store = open_store(path)
     if store.vocab != vocab:
@@ -246,7 +250,7 @@ def _part_characters(source: Source, holdout: int) -> int | None:
             return None
     total = sum(len(p) for d in source.documents(lambda n: None) for p in d.pieces(PIECE_CHARACTERS))
     if total == 0:
-        raise SourceError(f"the corpus is empty: {source.description} hold no text; give other files")
+        raise SourceError(f"the corpus is empty, there is no text in {source.description}; give other files")
     return min(PIECE_CHARACTERS, max(MIN_PART_CHARACTERS, total // (PARTS_PER_HOLDOUT * holdout)))
 
 

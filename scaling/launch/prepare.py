@@ -207,17 +207,11 @@ def _store_problems(loaded: sweeps.Sweep, needed: bool) -> list[str]:
                 f"data.{field}: all members of a sweep share one, here are {', '.join(found)}; make a sweep of each"
             )
     store = loaded.members[0].config.data.store
-    if needed and not problems and not _exists(store) and not _is_demo(store):
+    if needed and not problems and not _exists(store) and not corpus.is_default(store):
         problems.append(
             f"data.store={store!r}: there is no such token store; make it: python -m scaling.corpus --text FILE --out {store}"
         )
     return problems
-
-
-def _is_demo(store: str) -> bool:
-    """Whether ``corpus.load_store`` builds it."""
-    name = pathlib.Path(store).name
-    return name == "apidocs" or name.startswith("apidocs-")
 
 
 def _of_config(error: configs.ConfigError) -> list[str]:
