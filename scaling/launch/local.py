@@ -18,12 +18,23 @@ ALLOCATOR = (
     "glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1:"
     "glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=67108864"
 )  # fmt: skip
+CPU_QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")  # a container's: microseconds of CPU and of the period that they are for
 PINNING = hasattr(os, "sched_setaffinity")  # Linux has it, macOS has not
 
 
 def usable_cores() -> list[int]:
-    """The cores that this process may use, by number."""
-    return sorted(os.sched_getaffinity(0)) if PINNING else list(range(os.cpu_count() or 1))
+    """The cores that this process may use, by number; as many as a container's quota pays for."""
+    cores = sorted(os.sched_getaffinity(0)) if PINNING else list(range(os.cpu_count() or 1))
+    return cores[: _quota()]
+
+
+def _quota() -> int | None:
+    """Whole cores that the container may keep busy; None without a limit."""
+    try:
+        quota, period = CPU_QUOTA.read_text().split()
+    except OSError:
+        return None
+    return None if quota == "max" else max(1, int(quota) // int(period))
 
 
 class LocalBackend:
@@ -38,6 +49,8 @@ class LocalBackend:
 
     def environment(self) -> dict[str, str]:
         env = {"PYTHONUNBUFFERED": "1"}
+        if "JAX_PLATFORMS" not in os.environ:  # one worker per core: each would take all memory of every accelerator
+            env["JAX_PLATFORMS"] = "cpu"
         if _is_glibc() and "GLIBC_TUNABLES" not in os.environ:
             env["GLIBC_TUNABLES"] = ALLOCATOR
         return env
@@ -157,4 +170,11 @@ def _ps(*arguments: str) -> str:
 def describe() -> str:
     """The machine in words, for the plan."""
     pinned = "one member pinned to each" if PINNING else "members not pinned: this system has no pinning"
-    return f"{platform.machine()} {platform.system()}, {len(usable_cores())} usable, {pinned}"
+    return f"{platform.machine()} {platform.system()}, {len(usable_cores())} usable, {pinned}; {_platform()}"
+
+
+def _platform() -> str:
+    chosen = os.environ.get("JAX_PLATFORMS")
+    if chosen is None:
+        return "trains on CPU cores: JAX_PLATFORMS with --slots 1 chooses otherwise"
+    return f"trains on JAX_PLATFORMS={chosen}"

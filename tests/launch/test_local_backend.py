@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from scaling.launch import local
 from scaling.launch.backend import Job
 from scaling.launch.local import PINNING, LocalBackend, is_alive, start_time, usable_cores
 
@@ -39,6 +40,25 @@ def test_worker_is_pinned_logged_and_given_the_allocator(tmp_path: pathlib.Path)
     if "GLIBC_TUNABLES" in backend.environment():
         assert "arena_max=1" in text
     assert usable_cores() == before
+
+
+def test_workers_leave_accelerators_alone_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when each of many workers takes every accelerator, or the user's own choice is overruled or not told."""
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    assert LocalBackend().environment()["JAX_PLATFORMS"] == "cpu" and "trains on CPU cores" in local.describe()
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    assert "JAX_PLATFORMS" not in LocalBackend().environment() and "JAX_PLATFORMS=cuda" in local.describe()
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"), [("max 100000", 99), ("150000 100000", 1), ("50000 100000", 1), ("200000 100000", 2)]
+)
+def test_quota_of_a_container(text: str, cores: int, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when a container of two CPUs on a large host starts a worker for every core of the host."""
+    (tmp_path / "cpu.max").write_text(text + "\n")
+    before = usable_cores()
+    monkeypatch.setattr(local, "CPU_QUOTA", tmp_path / "cpu.max")
+    assert usable_cores() == before[:cores]
 
 
 def test_rooms_are_counted_and_freed(tmp_path: pathlib.Path) -> None:
