@@ -181,6 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a piped plan or status went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a folder taken away: what was trained is safe
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return cli.tell(LaunchError([f"{what}; mend it, and the same command goes on"]))
 
 
 if __name__ == "__main__":

@@ -160,15 +160,16 @@ def log_tail(path: pathlib.Path, lines: int = 12) -> list[str]:
         return []
 
 
-def check_writable(out: pathlib.Path) -> list[str]:
-    """Problems with writing below ``out``; creates it."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".write.{os.getpid()}.tmp"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        return [f"{out}: cannot be written ({error.strerror}); give another place with --out, or allow writing there"]
+def check_writable(out: pathlib.Path, folder: pathlib.Path | None) -> list[str]:
+    """Problems with writing below ``out``, which it creates, and in the sweep's ``folder``, where that is there already."""
+    for place in [out, folder] if folder and os.path.lexists(folder) else [out]:
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            probe = place / f".write.{os.getpid()}.tmp"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            return [f"{place}: cannot be written ({error.strerror}); give another place with --out, or allow writing there"]
     return []
 
 

@@ -110,7 +110,7 @@ def check(request: Request, writes: bool) -> sweeps.Sweep:
     except StoreError as error:
         problems.append(str(error))
     if writes:
-        problems += folders.check_writable(request.out)
+        problems += folders.check_writable(request.out, request.out / loaded.name if loaded else None)
     usable = len(usable_cores())
     if request.slots is not None and not 1 <= request.slots <= usable:
         problems.append(f"--slots {request.slots}: this machine has {usable} usable cores; give 1 to {usable}, or leave it out")

@@ -90,6 +90,16 @@ def test_folder_of_another_sweep(tmp_path: pathlib.Path, store: pathlib.Path) ->
     assert "sweep.json" in refused("--sweep", SWEEP, "--out", str(tmp_path), f"--config.data.store={store}")
 
 
+def test_file_in_the_place_of_the_sweep(tmp_path: pathlib.Path, store: pathlib.Path) -> None:
+    """Fails when the sweep's own folder is not looked at, or an error of the system ends in a traceback."""
+    (tmp_path / "seconds").write_text("mine")
+    text = refused("--sweep", SWEEP, "--out", str(tmp_path), f"--config.data.store={store}")
+    assert f"{tmp_path / 'seconds'}: cannot be written (File exists)" in text and "--out" in text
+    (tmp_path / "folder" / ".launch.lock").mkdir(parents=True)
+    (tmp_path / "folder" / "sweep.json").write_text(json.dumps({"schema": 1, "name": "x", "members": []}))
+    assert ".launch.lock: Is a directory" in refused("status", "--runs", str(tmp_path / "folder"))
+
+
 def test_status_without_a_sweep(tmp_path: pathlib.Path) -> None:
     """Fails when an empty folder gives a traceback."""
     assert "no sweep was launched here" in refused("status", "--runs", str(tmp_path))
