@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +21,6 @@ from scaling.sweep import Member
 
 LAUNCH_LOCK = ".launch.lock"
 LIVE_PREDICTIONS = "live_predictions.json"
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "ml_collections")
 
 
 class LaunchError(RuntimeError):
@@ -79,10 +76,10 @@ class Item:
         m, p = self.member, self.member.plan
         return {
             "id": m.id, "size": m.size, "role": m.role, "parent": m.parent, "cluster": m.parent or m.id, "digest": self.digest,
-            "cores": self.cores, "mark_tokens": m.mark_tokens, "n_params": p.n_params, "tokens": p.tokens,
-            "trained_tokens": p.trained_tokens, "flops": {c: p.flops(c) for c in flops.CONVENTIONS}, "annealed": p.annealed,
-            "seed": m.config.seed, "batch_tokens": p.batch_tokens, "lr": p.lr, "steps": p.steps,
-            "checkpoint_bytes": p.checkpoint_bytes,
+            "cores": self.cores, "gated": self.gated, "mark_tokens": m.mark_tokens, "fork_steps": p.fork_steps,
+            "n_params": p.n_params, "tokens": p.tokens, "trained_tokens": p.trained_tokens,
+            "flops": {c: p.flops(c) for c in flops.CONVENTIONS}, "annealed": p.annealed, "seed": m.config.seed,
+            "batch_tokens": p.batch_tokens, "lr": p.lr, "steps": p.steps, "checkpoint_bytes": p.checkpoint_bytes,
         }  # fmt: skip
 
 
@@ -280,14 +277,5 @@ def write_sweep(folder: pathlib.Path, items: Sequence[Item], head: dict[str, Any
         there = runs.read_json(item.path / runs.SPEC)
         if there is None or (not item.started and there != {"schema": runs.SCHEMA} | spec):
             runs.write_json(item.path / runs.SPEC, spec)
-    runs.write_json(folder / runs.SWEEP, head | {"versions": versions(), "members": [i.row() for i in items]})
+    runs.write_json(folder / runs.SWEEP, head | {"members": [i.row() for i in items]})
     return [m["id"] for m in old["members"] if m["id"] not in {i.id for i in items}]
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide results."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found

@@ -81,10 +81,7 @@ def phases(folder: pathlib.Path, sweep: dict[str, Any], backend: Backend) -> dic
     members = sweep["members"]
     states = {m["id"]: folders.read_state(folder / m["id"]) for m in members}
     running = {name: r.running for name, r in backend.poll({n: s.handle for n, s in states.items() if s.handle}).items()}
-    sizes = sorted({m["n_params"]["non_embedding"] for m in members})
-    gated = {
-        m["id"] for m in members if len(sizes) >= schedule.MIN_SIZES_TO_PREDICT and m["n_params"]["non_embedding"] == sizes[-1]
-    }
+    gated = {m["id"] for m in members if m["gated"]}
     begun = any((folder / i / runs.ATTEMPTS).is_dir() for i in gated)
     facts = {
         m["id"]: Facts(
@@ -92,16 +89,15 @@ def phases(folder: pathlib.Path, sweep: dict[str, Any], backend: Backend) -> dic
         )
         for m in members
     }
-    tasks = [Task(m["id"], parent=m["parent"], gated=m["id"] in gated) for m in members]
-    recorded = {m["id"] for m in members if m["id"] in gated and m["annealed"]} <= folders.predicted(folder)
+    tasks = [Task(m["id"], parent=m["parent"], gated=m["gated"]) for m in members]
+    recorded = {m["id"] for m in members if m["gated"] and m["annealed"]} <= folders.predicted(folder)
     return schedule.phases(tasks, facts, begun or recorded)
 
 
 def _mark(folder: pathlib.Path, member: dict[str, Any]) -> bool:
     if member["parent"] is None or (folder / member["id"] / runs.ATTEMPTS).is_dir():
         return True
-    step = member["mark_tokens"] // member["batch_tokens"]
-    return (folder / member["parent"] / runs.CHECKPOINTS / str(step)).is_dir()
+    return (folder / member["parent"] / runs.CHECKPOINTS / str(member["fork_steps"])).is_dir()
 
 
 def _row(path: pathlib.Path, member: dict[str, Any], phase: Phase, predicted: float | None) -> Row:
