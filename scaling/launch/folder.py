@@ -54,7 +54,8 @@ class Item:
 
     @property
     def started(self) -> bool:
-        return (self.path / runs.ATTEMPTS).is_dir()
+        """Whether anything of it was trained; until then its spec may change."""
+        return (self.path / runs.ATTEMPTS).is_dir() or (self.path / runs.DONE).exists()
 
     @property
     def job(self) -> Job:
@@ -219,7 +220,7 @@ def holder(folder: pathlib.Path) -> int | None:
 
 
 def conflicts(folder: pathlib.Path, items: Sequence[Item], fingerprint: str) -> list[str]:
-    """Why this sweep cannot go on in ``folder``: other members, or the same with another meaning."""
+    """Why this sweep cannot go on in ``folder``: other members, or started ones with another meaning."""
     old = runs.read_json(folder / runs.SWEEP)
     if old is None:
         return []
@@ -231,7 +232,7 @@ def conflicts(folder: pathlib.Path, items: Sequence[Item], fingerprint: str) -> 
         ]
     changes: dict[str, list[str]] = {}  # a difference -> the members that have it
     for item in items:
-        spec = runs.read_json(item.path / runs.SPEC)
+        spec = runs.read_json(item.path / runs.SPEC) if item.started else None
         if spec is not None and spec["digest"] != item.digest:
             for change in _differences(spec, item, old["data_fingerprint"], fingerprint):
                 changes.setdefault(change, []).append(item.id)

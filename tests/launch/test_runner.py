@@ -9,7 +9,7 @@ import rich.console
 from launching import REPO
 
 from scaling import runs
-from scaling.launch import closing, prepare
+from scaling.launch import closing, prepare, status
 from scaling.launch import folder as folders
 from scaling.launch.analyses import Analyses
 from scaling.launch.backend import Handle, Job
@@ -57,18 +57,28 @@ class Ran:
         return len(list((self.item(name).path / runs.ATTEMPTS).glob("*.json")))
 
 
-def launch(tmp_path: pathlib.Path, store: pathlib.Path, sizes: tuple[str, ...], retries: int = 2) -> Ran:
-    """What the verb run does, with the stub."""
+def prepared_sweep(tmp_path: pathlib.Path, store: pathlib.Path, sizes: tuple[str, ...], retries: int = 2, **more) -> Prepared:
+    """The sweep as it stands before its folder is written; ``more`` are fields of the config."""
     sweep_file = tmp_path / "stubs.py"
     sweep_file.write_text(SWEEP.replace("SIZES", ", ".join(map(repr, sizes))))
-    request = Request(str(sweep_file), {"data.store": str(store), "data.epochs": 99.0}, tmp_path / "runs", retries)
+    request = Request(str(sweep_file), {"data.store": str(store), "data.epochs": 99.0} | more, tmp_path / "runs", retries)
+    return prepare.complete(request, prepare.check(request, writes=True), build=False, say=print)
+
+
+def write(prepared: Prepared) -> None:
+    """sweep.json and the members' specs."""
+    folders.write_sweep(prepared.folder, prepared.items, prepared.head(), LocalBackend().environment())
+
+
+def launch(tmp_path: pathlib.Path, store: pathlib.Path, sizes: tuple[str, ...], retries: int = 2) -> Ran:
+    """What the verb run does, with the stub."""
     text = io.StringIO()
     board = PlainBoard(rich.console.Console(file=text, width=200))
     stop = Stop()
-    prepared = prepare.complete(request, prepare.check(request, writes=True), build=False, say=board.say)
+    prepared = prepared_sweep(tmp_path, store, sizes, retries)
     with folders.locked(prepared.folder), stop.listening():
         backend = StubBackend(prepared.cores)
-        folders.write_sweep(prepared.folder, prepared.items, prepared.head(), backend.environment())
+        write(prepared)
         runner = Runner(prepared, backend, board, Analyses(prepared.folder), stop)
         now = runner.run()
     return Ran(prepared, now, runner.failures(), text.getvalue())
@@ -153,3 +163,29 @@ def test_new_member_joins_a_finished_sweep(tmp_path, store) -> None:
     ran = launch(tmp_path, store, ("13K", "25K"))
     assert set(ran.now.values()) == {Phase.FINISHED} and len(ran.now) == 8
     assert ran.attempts("causal-13K-trunk") == 1
+
+
+def test_status_tells_what_each_member_waits_for(tmp_path, store) -> None:
+    """Fails when the files alone do not say which members wait for a prediction and where a branch leaves its trunk."""
+    prepared = prepared_sweep(tmp_path, store, ("13K", "25K", "50K", "75K"))
+    write(prepared)
+    branch = next(i for i in prepared.items if i.id == "causal-13K-3x")
+    branch.mark.mkdir(parents=True)
+    sweep = status.read(prepared.folder)
+    now = status.phases(prepared.folder, sweep, LocalBackend())
+    assert now["causal-13K-trunk"] is now["causal-13K-3x"] is Phase.READY
+    assert now["causal-13K-6x"] is Phase.WAITS_TRUNK and now["causal-75K-trunk"] is Phase.WAITS_PREDICTION
+
+
+def test_config_may_change_until_a_member_starts(tmp_path, store) -> None:
+    """Fails when a plan that nobody trained is held against its change, or a member that was started is not."""
+    first = prepared_sweep(tmp_path, store, ("13K",))
+    write(first)
+    changed = prepared_sweep(tmp_path, store, ("13K",), **{"optim.lr": 0.004})
+    write(changed)
+    trunk = changed.items[0]
+    spec = runs.read_json(trunk.path / runs.SPEC)
+    assert spec["digest"] == trunk.digest != first.items[0].digest and spec["config"]["optim"]["lr"] == 0.004
+    runs.claim_attempt(trunk.path, {})
+    with pytest.raises(folders.LaunchError, match=r"optim\.lr: 0\.004 -> 0\.002   \(causal-13K-trunk\)"):
+        prepared_sweep(tmp_path, store, ("13K",), **{"optim.lr": 0.002})
