@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 import shlex
 import shutil
 import time
@@ -20,6 +21,8 @@ from scaling.launch.local import usable_cores
 from scaling.launch.schedule import MIN_SIZES_TO_PREDICT
 from scaling.store import STORE, StoreError, stream_tokens
 from scaling.units import format_bytes
+
+_OF_TRUNK = re.compile(r": its trunk (\S+) cannot run")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,14 +218,16 @@ def _store_problems(loaded: sweeps.Sweep, needed: bool) -> list[str]:
 
 
 def _of_config(error: configs.ConfigError) -> list[str]:
-    """Its problems with their place; one that several members share is told once."""
+    """Its problems with their place; one that several members share is told once, a trunk's own not again for its branches."""
     where = str(error).partition(":")[0]
+    named = {p.partition(": ")[0] for p in error.problems}
+    problems = [p for p in error.problems if not ((trunk := _OF_TRUNK.search(p)) and trunk[1] in named)]
     members: dict[str, list[str]] = {}
-    for problem in error.problems:
+    for problem in problems:
         member, found, rest = problem.partition(": ")
         members.setdefault(rest if found else problem, []).append(member)
     out = []
-    for problem in error.problems:
+    for problem in problems:
         member, found, rest = problem.partition(": ")
         who = members.pop(rest if found else problem, [])
         if who:

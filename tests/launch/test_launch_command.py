@@ -74,7 +74,7 @@ def test_budget_beyond_the_stream(tmp_path: pathlib.Path, store: pathlib.Path) -
     """Fails when repeats begin in silence, or something is written first."""
     out = tmp_path / "runs"
     text = refused("--sweep", SWEEP, "--out", str(out), f"--config.data.store={store}", "--config.data.epochs=0.01")
-    assert "data.epochs" in text and "causal-trunk" in text
+    assert "data.epochs" in text and "causal-trunk" in text and "its trunk" not in text
     assert not list(out.glob("*/*/spec.json"))
 
 
