@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -28,28 +29,33 @@ LOG_BYTES = 200_000
 class Rates:
     """How fast members go here."""
 
-    flops_per_second: float  # of one core, executed matmuls of training
+    flops_per_second: float  # of one core or device, executed matmuls of training
     startup: float
     source: str  # in words
     measured: dict[tuple[int, int], float] = dataclasses.field(default_factory=dict)  # (parameters, cores) -> tokens/s
     convention: str = "matmul_full"  # of ``flops_per_second``; the plain attention multiplies over all keys
+    devices: int | None = None  # accelerators, where these do the work and not cores
+
+    def used_devices(self, item: Item) -> int:
+        """The devices over which the member's batch splits evenly; 0 on cores."""
+        return math.gcd(item.member.plan.batch_windows, self.devices) if self.devices else 0
 
     def tokens_per_second(self, item: Item) -> float:
         plan = item.member.plan
         key = (plan.n_params["total"], item.cores)
         if key in self.measured:
             return self.measured[key]
-        cores = 1.0 if item.cores == 1 or self.convention != "matmul_full" else MANY_CORES * item.cores
-        return self.flops_per_second * cores / plan.flops_per_token[self.convention]
+        workers = self.used_devices(item) or (1.0 if item.cores == 1 else MANY_CORES * item.cores)
+        return self.flops_per_second * workers / plan.flops_per_token[self.convention]
 
     def seconds(self, item: Item, tokens: int) -> float:
         """Of a member that has ``tokens`` of its own left."""
         return self.startup + tokens / self.tokens_per_second(item)
 
 
-def on_device(flops_per_second: float, source: str) -> Rates:
-    """Rates on accelerators that are not here: a price, not a schedule."""
-    return Rates(flops_per_second, 0.0, source, convention=DEFAULT_CONVENTION)
+def on_devices(flops_per_second: float, count: int, source: str) -> Rates:
+    """Rates on ``count`` accelerators that are not here: a price, not a schedule."""
+    return Rates(flops_per_second, 0.0, source, convention=DEFAULT_CONVENTION, devices=count)
 
 
 @functools.cache

@@ -22,36 +22,49 @@ def show(prepared: Prepared, console: rich.console.Console) -> None:
     items = prepared.items
     device = prepared.request.device
     facts = {i.id: Facts(_ended(i), mark=i.mark is None) for i in items}
-    rate = estimate.on_device(device.flops_per_second(), str(device)) if device else estimate.rates(items)
-    left = [estimate.task(i, rate, facts[i.id]) for i in items]
-    tasks = estimate.with_marks(left, items, {})
-    choice = schedule.choose_order(tasks, facts, prepared.cores)
+    rate = estimate.on_devices(device.flops_per_second(), device.count, str(device)) if device else estimate.rates(items)
     console.print(_table(prepared, rate), soft_wrap=not console.is_terminal)
     out = [_tokens(prepared), *_savings(items), *_rules(items), _gate(prepared)]
     done = sum(f.ended is not None for f in facts.values())
     disk = sum(estimate.disk_bytes(i) for i in items)
-    if device:
-        out += [_price(prepared, rate, device.count)]
-    else:
-        other = next(name for name in choice.seconds if name != choice.name)
-        out += [
-            f"time: {format_seconds(choice.expected)} on {prepared.cores} cores ({local.describe()}), {choice.name} "
-            f"({other}: {format_seconds(choice.seconds[other])}); by {rate.source}"
-        ]
-    out += [
-        f"disk: {format_bytes(disk)} below {prepared.folder}",
-    ]
+    out += [_price(items, rate) if device else _time(prepared, rate, facts)]
+    out += [f"disk: {format_bytes(disk)} below {prepared.folder}"]
     out += [f"{done} of {len(items)} members are over already"] if done else []
     for line in out:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    for warning, ids in _warnings(items).items():
+    for warning, ids in (_warnings(items) | _idle_devices(items, rate)).items():
         console.print(f"note: {warning} ({_some(ids)})", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
-def _price(prepared: Prepared, rate: estimate.Rates, devices: int) -> str:
-    seconds = sum(rate.seconds(i, i.member.plan.trained_tokens) for i in prepared.items)
-    hours = f"{format_count(seconds * devices / 3600)} device-hours"
-    return f"time: {format_seconds(seconds)} one member after another on {rate.source}: {hours}; compiling and waiting apart"
+def _time(prepared: Prepared, rate: estimate.Rates, facts: dict[str, Facts]) -> str:
+    left = [estimate.task(i, rate, facts[i.id]) for i in prepared.items]
+    choice = schedule.choose_order(estimate.with_marks(left, prepared.items, {}), facts, prepared.cores)
+    other = next(name for name in choice.seconds if name != choice.name)
+    return (
+        f"time: {format_seconds(choice.expected)} on {prepared.cores} cores ({local.describe()}), {choice.name} "
+        f"({other}: {format_seconds(choice.seconds[other])}); by {rate.source}"
+    )
+
+
+def _price(items: Iterable[Item], rate: estimate.Rates) -> str:
+    each = [(rate.seconds(i, i.member.plan.trained_tokens), rate.used_devices(i)) for i in items]
+    hours = format_count(sum(seconds * used for seconds, used in each) / 3600)
+    return (
+        f"time: {format_seconds(sum(seconds for seconds, _ in each))} one member after another on {rate.source}: {hours} device-hours of "
+        f"devices in use; compiling and waiting apart"
+    )
+
+
+def _idle_devices(items: Iterable[Item], rate: estimate.Rates) -> dict[str, list[str]]:
+    """For each batch that does not split over all devices, its members."""
+    out: dict[str, list[str]] = {}
+    for item in items:
+        used = rate.used_devices(item)
+        if rate.devices and used < rate.devices:
+            windows = item.member.plan.batch_windows
+            note = f"batch of {windows} windows splits over at most {used} of {rate.devices} devices"
+            out.setdefault(note, []).append(item.id)
+    return out
 
 
 def _table(prepared: Prepared, rate: estimate.Rates) -> rich.table.Table:
@@ -60,14 +73,15 @@ def _table(prepared: Prepared, rate: estimate.Rates) -> rich.table.Table:
         header_style="dim", pad_edge=False,
     )  # fmt: skip
     out.add_column("member", no_wrap=True)
-    for name in ("N", "D", "own D", "FLOPs", "batch", "lr", "cores", "time", "disk"):
+    cores = [] if rate.devices else ["cores"]
+    for name in ("N", "D", "own D", "FLOPs", "batch", "lr", *cores, "time", "disk"):
         out.add_column(name, justify="right", no_wrap=True)
     for item in prepared.items:
         plan = item.member.plan
         out.add_row(
             item.id, format_count(plan.n_params["non_embedding"]), format_count(plan.tokens), format_count(plan.trained_tokens),
             f"{plan.flops():.2e}", format_count(plan.batch_tokens), f"{plan.lr:.3g}",
-            str(item.cores), format_seconds(rate.seconds(item, plan.trained_tokens)),
+            *(str(item.cores) for _ in cores), format_seconds(rate.seconds(item, plan.trained_tokens)),
             format_bytes(estimate.disk_bytes(item)),
         )  # fmt: skip
     return out
@@ -135,7 +149,8 @@ def _gate(prepared: Prepared) -> str:
             "nothing waits for it"
         )
     largest = prepared.sweep.largest()
-    return f"prediction: the {len(largest)} members of {largest[0].size} start on all cores once their prediction is on record"
+    where = "" if prepared.request.device else " on all cores"
+    return f"prediction: the {len(largest)} members of {largest[0].size} start{where} once their prediction is on record"
 
 
 def _warnings(items: Iterable[Item]) -> dict[str, list[str]]:

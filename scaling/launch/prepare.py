@@ -34,7 +34,7 @@ class Device:
     mfu: float  # of exact matmul FLOPs with causal attention
 
     def flops_per_second(self) -> float:
-        """What all of them achieve together.
+        """What one of them achieves.
 
         Raises:
           LaunchError: for a device whose peak is not known.
@@ -43,7 +43,7 @@ class Device:
         if peak is None:
             known = ", ".join(flops.DEVICES)
             raise LaunchError([f"--device {self.kind!r}: its peak is not known; there are {known}"])
-        return peak * self.count * self.mfu
+        return peak * self.mfu
 
     def __str__(self) -> str:
         return f"{self.count} x {self.kind} at {self.mfu:.0%} MFU"

@@ -53,6 +53,21 @@ def test_plan_shows_all_that_is_decided_and_writes_nothing(tmp_path: pathlib.Pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_plan_prices_the_devices_that_a_batch_can_use(tmp_path: pathlib.Path) -> None:
+    """Fails when devices beyond the batch are counted as working, or a plan for devices speaks of this machine's cores."""
+    words = f"plan --sweep {SWEEP} --out {tmp_path} --config.data.store=tokens/apidocs-none --device H100 --mfu 1e-9".split()
+    few, many = command(*words, "--devices", "4"), command(*words, "--devices", "256")
+    assert few.returncode == many.returncode == 0, few.stderr + many.stderr
+    assert "note: batch of 4 windows splits over at most 4 of 256 devices (causal-trunk and 2 more)" in many.stdout
+    assert "splits over" not in few.stdout and "cores" not in few.stdout + many.stdout
+
+    def price(printed: str) -> tuple[str, str]:
+        line = printed.partition("time: ")[2].partition("\n")[0]
+        return line.partition(" one member")[0], line.partition("MFU: ")[2]
+
+    assert price(few.stdout) == price(many.stdout) and "device-hours" in price(few.stdout)[1]
+
+
 def test_missing_sweep_and_store() -> None:
     """Fails when the remedy is not told."""
     assert "nosuch.py" in refused("--sweep", "nosuch.py")
