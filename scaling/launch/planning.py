@@ -50,8 +50,8 @@ def _price(items: Iterable[Item], rate: estimate.Rates) -> str:
     each = [(rate.seconds(i, i.member.plan.trained_tokens), rate.used_devices(i)) for i in items]
     hours = format_count(sum(seconds * used for seconds, used in each) / 3600)
     return (
-        f"time: {format_seconds(sum(seconds for seconds, _ in each))} one member after another on {rate.source}: {hours} device-hours of "
-        f"devices in use; compiling and waiting apart"
+        f"time: {format_seconds(sum(seconds for seconds, _ in each))} one member after another on {rate.source}: {hours} "
+        f"device-hours of devices in use; compiling and waiting apart"
     )
 
 
