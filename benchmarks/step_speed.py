@@ -17,12 +17,12 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 
 SIZES = {"100K": (64, 2, 2), "300K": (96, 3, 3), "1M": (128, 5, 4)}  # width, depth, heads
 CONTEXT, ROWS, VOCAB = 256, 16, 260
-SECONDS = 6.0
 
 
 def windows() -> np.ndarray:
@@ -30,7 +30,7 @@ def windows() -> np.ndarray:
     return np.random.default_rng(0).integers(4, VOCAB, (ROWS, CONTEXT + 1)).astype(np.int32)
 
 
-def ours(size: str) -> dict[str, float]:
+def ours(size: str, seconds: float) -> dict[str, float]:
     """Our step, as scaling.train compiles it."""
     import jax
 
@@ -50,10 +50,10 @@ def ours(size: str) -> dict[str, float]:
         metrics.loss.block_until_ready()
 
     counts, cost = flops.n_params(resolved.model), flops.flops_per_token(resolved.model)
-    return {"rate": rate(run), "n_params": counts["non_embedding"], "flops_per_token": cost["matmul_full"]}
+    return {"rate": rate(run, seconds), "n_params": counts["non_embedding"], "flops_per_token": cost["matmul_full"]}
 
 
-def hf_gpt2(size: str) -> dict[str, float]:
+def hf_gpt2(size: str, seconds: float) -> dict[str, float]:
     """Hugging Face's GPT-2 with PyTorch's AdamW and clipping, eager, as a training script runs it."""
     import torch
     import transformers
@@ -77,39 +77,39 @@ def hf_gpt2(size: str) -> dict[str, float]:
         loss.item()
 
     n_params = sum(p.numel() for p in model.transformer.h.parameters())
-    return {"rate": rate(run), "n_params": n_params}
+    return {"rate": rate(run, seconds), "n_params": n_params}
 
 
-def matmul(size: str) -> dict[str, float]:
+def matmul(size: str, seconds: float) -> dict[str, float]:
     """float32 products of 1024 x 1024 by XLA, FLOP per CPU-second: the roofline."""
     import jax
     import jax.numpy as jnp
 
     x = jnp.ones((1024, 1024))
     multiply = jax.jit(jnp.matmul)
-    return {"rate": rate(lambda: multiply(x, x).block_until_ready()) / (ROWS * CONTEXT) * 2 * 1024**3}
+    return {"rate": rate(lambda: multiply(x, x).block_until_ready(), seconds) / (ROWS * CONTEXT) * 2 * 1024**3}
 
 
 CONTENDERS = {"ours": ours, "hf_gpt2": hf_gpt2, "matmul": matmul}
 
 
-def rate(run) -> float:
-    """Batches' tokens per CPU-second of this process: the median call over SECONDS, after a warm-up."""
+def rate(run: Callable[[], object], seconds: float) -> float:
+    """Batches' tokens per CPU-second of this process: the median call over ``seconds``, after a warm-up."""
     for _ in range(3):
         run()
-    seconds, end = [], time.monotonic() + SECONDS
-    while time.monotonic() < end or len(seconds) < 5:
+    calls, end = [], time.monotonic() + seconds
+    while time.monotonic() < end or len(calls) < 5:
         before = time.process_time()
         run()
-        seconds.append(time.process_time() - before)
-    return ROWS * CONTEXT / statistics.median(seconds)
+        calls.append(time.process_time() - before)
+    return ROWS * CONTEXT / statistics.median(calls)
 
 
-def measure(contender: str, size: str) -> dict[str, float]:
+def measure(contender: str, size: str, seconds: float) -> dict[str, float]:
     """Runs one contender in a fresh pinned process."""
     from scaling.launch.local import LocalBackend
 
-    command = [sys.executable, __file__, "--child", contender, "--sizes", size]
+    command = [sys.executable, __file__, "--child", contender, "--sizes", size, "--seconds", str(seconds)]
     core = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     pin = (lambda: os.sched_setaffinity(0, {core})) if core is not None else None
     done = subprocess.run(
@@ -124,15 +124,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=6.0, help="of steps for each contender and round")
     parser.add_argument("--child", choices=CONTENDERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        print(json.dumps(CONTENDERS[args.child](args.sizes[0])))
+        print(json.dumps(CONTENDERS[args.child](args.sizes[0], args.seconds)))
         return
     print(f"tokens per CPU-second, one core, float32, T={CONTEXT}, {ROWS} windows, median of {args.rounds}", flush=True)
     print(f"{'size':>5} {'N ours':>8} {'N gpt2':>8} {'ours':>9} {'HF GPT-2':>9} {'ratio':>6} {'of matmul rate':>15}")
     for size in args.sizes:
-        rounds = [{name: measure(name, size) for name in CONTENDERS} for _ in range(args.rounds)]
+        rounds = [{name: measure(name, size, args.seconds) for name in CONTENDERS} for _ in range(args.rounds)]
         median = {name: statistics.median(r[name]["rate"] for r in rounds) for name in CONTENDERS}
         first = rounds[0]
         share = median["ours"] * first["ours"]["flops_per_token"] / median["matmul"]

@@ -60,6 +60,23 @@ class Checkpoints:
         restored = self._manager.restore(step, args=args)
         return TrainState(*restored["state"]), restored["meta"]
 
+    def restore_newest(self, abstract_state: TrainState) -> tuple[int, TrainState, dict[str, Any]] | None:
+        """The newest step that can be read, its state and what was saved beside it; None where there is no checkpoint.
+
+        Raises:
+          runs.RunError: when there are checkpoints and none can be read: starting anew would lose what was trained.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                return step, *self.restore(step, abstract_state)
+            except Exception as error:  # Orbax raises what the damaged part raised, of any type
+                first = str(error).strip().splitlines()[:1]
+                print(f"warning: {self.folder / str(step)} cannot be read ({type(error).__name__}: {first})", flush=True)
+        if steps:
+            raise runs.RunError(f"{self.folder}: none of the checkpoints {steps} can be read; remove the run to start anew")
+        return None
+
     def reached_preemption(self, step: int) -> bool:
         """Whether any process of a multi-process run was asked to stop; every process must call it at every step."""
         return bool(self._manager.reached_preemption(step))

@@ -32,7 +32,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         name, equals, value = word[len(PREFIX) :].partition("=")
         if not equals:
             value = next(words, "")
-        if not name or not value:
+        if not name or not value or (not equals and value.startswith("--")):
             raise ConfigError([f"{word}: needs a value, such as {PREFIX}model.depth=6"], "command line")
         overrides[name] = _literal(value)
     return rest, overrides

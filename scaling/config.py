@@ -71,7 +71,7 @@ class ModelConfig:
     base_width: int = 32  # muP: the width at which SP and muP coincide and at which the learning rate is quoted
     base_ff: int = 88
     base_head_size: int = 8
-    zero_init_q: bool = True  # attention starts uniform; costs nothing (parameterization notes: 2.001 against 2.001)
+    zero_init_q: bool = True  # attention starts uniform; better on the default ladder, see configs/ladder.py
     zero_init_head: bool = False
     layers: str = "unroll"  # machine matters: these two change no result beyond rounding
     remat: str = "none"
@@ -124,7 +124,7 @@ class TrainConfig:
     optim: OptimConfig = OptimConfig()
     machine: MachineConfig = MachineConfig()
     budget: str = "20 tokens/param"  # per non-embedding parameter
-    batch: str = "1536 tokens"  # or a rule's name, see scaling.units.BATCH_RULES
+    batch: str = "768 tokens"  # or a rule's name, see scaling.units.BATCH_RULES
     marks: tuple[str, ...] = ()  # durations at which a permanent checkpoint is kept, for branches
     evals: int = 4  # validations, evenly spaced, the last one at the end
     seed: int = 0
@@ -233,7 +233,8 @@ def _build(cls: type, values: Mapping[str, Any], path: str, problems: list[str])
     for name, given in values.items():
         value = _as_text(given, defaults.get(name))
         if name not in defaults:
-            problems.append(f"{prefix}{name}: no such field.{units.did_you_mean(name, defaults)}")
+            known = [prefix + d for d in defaults]
+            problems.append(f"{prefix}{name}: no such field.{units.did_you_mean(prefix + name, known)}")
         elif (error := _type_error(value, defaults[name])) is not None:
             problems.append(f"{prefix}{name}={value!r}: {error}")
         else:

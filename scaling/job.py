@@ -117,7 +117,7 @@ def open_run_dir(job: Job, device: dict[str, Any]) -> None:
       RunError: when the directory belongs to a run with another config or other data, naming the differences.
     """
     path = job.run_dir / runs.CONFIG
-    there = runs.read_json(path)
+    there = runs.read_json(path) if (job.run_dir / runs.ATTEMPTS).exists() else None  # before that nothing was trained
     if there is not None and there["digest"] != job.digest:
         old = config.identity(config.from_resolved(there["config"]))
         changes = config.difference(old, config.identity(job.config)) or [

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from scaling import model, parameterization
+from scaling import model, parameterization, units
 from scaling.config import ConfigError, MachineConfig
 
 AXES = ("data", "fsdp", "tensor")
@@ -16,19 +18,32 @@ LOGICAL = {"embed": "fsdp", "vocab": "tensor", "heads": "tensor", "kv_heads": "t
 BATCH = PartitionSpec(("data", "fsdp"))
 
 
-def make_mesh(machine: MachineConfig) -> Mesh:
-    """The mesh that ``machine`` asks for over the first devices; 0 on one axis takes what the others leave.
+def make_mesh(machine: MachineConfig, windows: int | None = None) -> Mesh:
+    """The mesh that ``machine`` asks for over the first devices.
 
     Axes are Auto: Explicit, the default of newer JAX, would turn sharding constraints into assertions.
 
+    Args:
+      machine: 0 on one axis takes what the others leave, on the data axis no more than the batch can use.
+      windows: of a batch; None where none is to be split.
+
     Raises:
-      ConfigError: when there are too few devices.
+      ConfigError: when there are too few devices, or the batch does not split over them.
     """
     shape = [getattr(machine, axis) for axis in AXES]
     devices = jax.devices()
     if shape.count(0) == 1:
         rest = int(np.prod([s for s in shape if s]))
-        shape[shape.index(0)] = max(1, len(devices) // rest)
+        free = max(1, len(devices) // rest)
+        if shape[0] == 0 and windows is not None:
+            free = math.gcd(free, max(1, windows // (shape[1] * machine.micro_batches)))
+        shape[shape.index(0)] = free
+    if windows is not None:
+        resolved = dataclasses.replace(machine, **dict(zip(AXES, shape, strict=True)))
+        try:
+            units.check_split(windows, resolved, f"a batch of {windows} windows")
+        except ValueError as error:
+            raise ConfigError([str(error)]) from None
     n = int(np.prod(shape))
     if n < 1 or n > len(devices):
         raise ConfigError([f"machine.data, fsdp, tensor = {shape}: needs {n} devices, there are {len(devices)}; lower an axis"])

@@ -76,6 +76,10 @@ class LossTrack:
         self.total, self.count = 0.0, 0
         return mean
 
+    def forked(self) -> LossTrack:
+        """For a branch: what the trunk saw counts for divergence, not for the branch's first row."""
+        return dataclasses.replace(self, total=0.0, count=0)
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

@@ -110,7 +110,7 @@ class Programs:
     abstract_state: TrainState  # shapes, dtypes and shardings: what a checkpoint is restored into
     init: Callable[[Array], TrainState]
     train: Any  # (TrainState, windows (B, T + 1), learning rate) -> (TrainState, Metrics)
-    evaluate: Callable[[Any, Array], Array]
+    evaluate: Any  # (params, windows (B, T + 1)) -> nats of each window (B,)
 
 
 def make_programs(config: TrainConfig, mesh: Mesh) -> Programs:
@@ -156,6 +156,12 @@ def _first_state(init_params: Callable[[Array], Any], abstract: TrainState, key:
         return jax.make_array_from_callback(leaf.shape, leaf.sharding, shard)
 
     return TrainState(zeros(abstract.step), init_params(key), jax.tree.map(zeros, abstract.opt_state))
+
+
+def compile_evaluate(programs: Programs, plan: Plan, context: int) -> Any:
+    """Evaluation compiled ahead, for batches as large as the training step's."""
+    windows = jax.ShapeDtypeStruct((plan.batch_windows, context + 1), jnp.int32)
+    return programs.evaluate.lower(programs.abstract_state.params, windows).compile()
 
 
 def compile_train(programs: Programs, plan: Plan, context: int) -> Any:

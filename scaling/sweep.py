@@ -13,7 +13,8 @@ import dataclasses
 import importlib.util
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import ml_collections
@@ -190,11 +191,24 @@ def load_module(path: pathlib.Path) -> Any:
     spec = importlib.util.spec_from_file_location(f"scaling_config_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError([f"{type(error).__name__}: {error}; run `python {path}` to see where"], str(path)) from error
+    _theirs(path, "", lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
     return module
+
+
+def _theirs(path: pathlib.Path, what: str, call: Callable[[], Any]) -> Any:
+    """Calls into a user's file; whatever it raises is told with its line, as a problem of that file."""
+    try:
+        return call()
+    except ConfigError:
+        raise
+    except Exception as error:
+        if isinstance(error, SyntaxError):
+            where = f" (line {error.lineno})"
+        else:
+            lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if pathlib.Path(f.filename).name == path.name]
+            where = f" (line {lines[-1]})" if lines else ""
+        kind = "" if isinstance(error, ValueError) and what else f"{type(error).__name__}: "
+        raise ConfigError([f"{what}{kind}{error}{where}"], str(path)) from None
 
 
 def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> tuple[ml_collections.ConfigDict, Any]:
@@ -203,28 +217,31 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> tuple[
     module = load_module(path)
     if not hasattr(module, "get_config"):
         raise ConfigError(["has no get_config(arg); see configs/default.py"], str(path))
-    try:
-        config = module.get_config(arg)
-    except ValueError as error:
-        raise ConfigError([f"get_config({arg!r}): {error}"], str(path)) from None
+    config = _theirs(path, f"get_config({arg!r}): ", lambda: module.get_config(arg))
     apply_overrides(config, overrides or {})
     return config, module
 
 
 def apply_overrides(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]) -> None:
-    """Sets dotted fields; an unknown one is refused with the nearest known."""
+    """Sets dotted fields; an unknown one is refused with the nearest known, beside whatever else is wrong."""
     flat = _flatten(config.to_dict())
     problems = [f"{name}: no such field.{units.did_you_mean(name, flat)}" for name in overrides if name not in flat]
-    if problems:
-        raise ConfigError(problems, "command line")
     with config.unlocked():
         for name, value in overrides.items():
+            if name not in flat:
+                continue
             *path, last = name.split(".")
             node = config
             for key in path:
                 node = node[key]
             with node.ignore_type():
                 node[last] = value
+    if problems:
+        try:
+            resolve(config)
+        except ConfigError as error:
+            problems += error.problems
+        raise ConfigError(problems, "command line")
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -252,12 +269,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None, stream_tokens: i
     path, arg = find_config(name)
     if not hasattr(module, "get_sweep"):
         raise ConfigError(["has no get_sweep(config); a single run is `python -m scaling.train --config …`"], str(path))
-    try:
-        drafts = list(_drafts(module.get_sweep(config)))
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError([f"get_sweep: {error}"], str(path)) from None
+    drafts = list(_drafts(_theirs(path, "get_sweep: ", lambda: module.get_sweep(config))))
     problems: list[str] = []
     members: list[Member] = []
     by_draft: dict[int, Member] = {}

@@ -10,6 +10,7 @@ Reads a config (or a member's spec.json), goes on where the run directory stands
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import pathlib
 import signal
@@ -23,6 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from scaling import checkpoint, cli, config, data, flops, optim, partition, runs, step
 from scaling.job import Job, drop_rows_after, exclusive, job_from_config, job_from_spec, open_run_dir, write_done
@@ -34,6 +36,7 @@ from scaling.tokenizer import VocabularyError
 LOG_ROWS = 400  # training rows over a whole run, evenly spaced by step, so that a resumed run writes the same ones
 ATTEMPT_SECONDS = 5.0  # how often the attempt's record is renewed
 PRINT_SECONDS = 10.0
+BROADCAST_STEPS = 20
 
 
 def set_up_jax(machine: config.MachineConfig) -> None:
@@ -62,62 +65,78 @@ def peak_flops() -> dict[str, Any]:
 
 
 class StopRequest:
-    """Whether this process was asked to stop; SIGTERM and SIGINT set it, the loop acts on it between steps."""
+    """Whether this process was asked to stop; SIGTERM and SIGINT set it, the loop acts on it between steps.
+
+    Of several processes JAX's own notifier hears SIGTERM; a Python handler would replace it.
+    """
 
     def __init__(self) -> None:
         self.asked = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
+        if jax.process_count() == 1:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: Any) -> None:
         self.asked = True
+        signal.signal(number, signal.SIG_DFL)  # asked once more, it ends at once
 
 
 class Run:
     """The state of one attempt: what the loop reads and writes."""
 
-    def __init__(self, job: Job, chrono: Chrono, stop: StopRequest, device: dict[str, Any]):
-        self.job, self.chrono, self.stop = job, chrono, stop
-        mesh = partition.make_mesh(job.config.machine)
-        self.peak = device["peak_flops"] and device["peak_flops"] * mesh.size
-        self.programs = step.make_programs(job.config, mesh)
+    def __init__(self, job: Job, programs: step.Programs, chrono: Chrono, device: dict[str, Any]):
+        self.job, self.chrono, self.programs = job, chrono, programs
+        self.lead = jax.process_index() == 0  # the one process of a run that writes its small files
+        self.peak = device["peak_flops"] and device["peak_flops"] * programs.mesh.size
+        context = job.config.model.context
         with chrono("compile"):
-            self.train = step.compile_train(self.programs, job.plan, job.config.model.context)
+            self.train = step.compile_train(programs, job.plan, context)
+            self.evaluate = step.compile_evaluate(programs, job.plan, context)
         self.checkpoints = checkpoint.Checkpoints(job.run_dir, marks=(*job.plan.marks, job.plan.steps))
-        context, seed, tokens = job.config.model.context, job.config.seed, job.plan.tokens
-        self.stream = data.Stream.open(job.store, context, seed, tokens, job.config.data.epochs)
+        self.stream = data.Stream.open(job.store, context, job.config.seed, job.plan.tokens, job.config.data.epochs)
         self.val_windows = data.validation(job.store, context, job.config.data.val_windows)
         self.val_bytes = data.target_bytes(job.store, self.val_windows)
-        with chrono("restore"):
-            self.state, self.track, self.ids_hash, self.start = self._first_state()
+        self.state, self.track, self.ids_hash, self.at = self._first_state()
         self.attempt, self._attempt_path = self._claim()
-        self._row_at = (self.start, 0.0)  # step and training seconds at the last row
+        self._row_at = (self.at, 0.0)  # step and training seconds at the last row
         self._saved_at = self._recorded_at = time.monotonic()
         self._printed_at = 0.0
+        self.stop = StopRequest()
 
     def _first_state(self) -> tuple[step.TrainState, LossTrack, int, int]:
         """From the own newest checkpoint, else the trunk's at the fork, else fresh."""
-        job, at = self.job, self.checkpoints.latest()
-        source, start = self.checkpoints, at
-        if at is None and job.parent_dir is not None:
-            source, start = checkpoint.Checkpoints(job.parent_dir, read_only=True), job.plan.fork_steps
-        if start is None:
+        job, abstract = self.job, self.programs.abstract_state
+        with self.chrono("restore"):
+            own = self.checkpoints.restore_newest(abstract)
+            if own is not None:
+                at, state, meta = own
+                return state, LossTrack(**meta["track"]), int(meta["ids_hash"]), at
+            if job.parent_dir is not None:
+                at = job.plan.fork_steps
+                state, meta = checkpoint.Checkpoints(job.parent_dir, read_only=True).restore(at, abstract)
+                return state, LossTrack(**meta["track"]).forked(), int(meta["ids_hash"]), at
+        with self.chrono("compile"):
             return self.programs.init(step.named_key(job.config.seed, "init")), LossTrack(), 0, 0
-        state, meta = source.restore(start, self.programs.abstract_state)
-        return state, LossTrack(**meta["track"]), int(meta["ids_hash"]), start
 
-    def _claim(self) -> tuple[dict[str, Any], pathlib.Path]:
-        content = {"started_at": time.time(), "host": socket.gethostname(), "pid": os.getpid(), "from_step": self.start}
-        drop_rows_after(self.job.run_dir, self.start)
+    def _claim(self) -> tuple[dict[str, Any], pathlib.Path | None]:
+        content = {"started_at": time.time(), "host": socket.gethostname(), "pid": os.getpid(), "from_step": self.at}
+        if not self.lead:
+            return content, None
+        drop_rows_after(self.job.run_dir, self.at)
         return content, runs.claim_attempt(self.job.run_dir, content)
 
     # -- rows and records
 
-    def record_attempt(self, at: int, exit_kind: str | None = None, cause: str | None = None) -> None:
+    def record_attempt(self, exit_kind: str | None = None, cause: str | None = None) -> None:
         """Renews attempts/NNN.json: steps, seconds by kind, and at the end how it ended."""
-        content = {"to_step": at, "seconds": self.chrono.seconds(), "exit": exit_kind, "cause": cause}
-        runs.write_json(self._attempt_path, self.attempt | content)
         self._recorded_at = time.monotonic()
+        if self._attempt_path is not None:
+            content = {"to_step": self.at, "seconds": self.chrono.seconds(), "exit": exit_kind, "cause": cause}
+            runs.write_json(self._attempt_path, self.attempt | content)
+
+    def _append(self, row: dict[str, Any]) -> None:
+        if self.lead:
+            runs.append_jsonl(self.job.run_dir / runs.METRICS, row)
 
     def _position(self, at: int) -> dict[str, Any]:
         plan = self.job.plan
@@ -134,8 +153,8 @@ class Run:
         mfu = achieved / self.peak if self.peak else None
         row = {"kind": "train", **self._position(at), "loss": self.track.take_mean(), "lr": lr, "grad_norm": grad_norm}
         row |= {"tokens_per_second": round(speed, 1), "flops_per_second": round(achieved), "mfu": mfu and round(mfu, 4)}
-        row |= {"epoch": round(self.stream.epoch(at * self.job.rows), 4), "ids_hash": f"{self.ids_hash:016x}"}
-        runs.append_jsonl(self.job.run_dir / runs.METRICS, row)
+        row |= {"epoch": round(self.stream.epoch(at * self.job.rows), 4), "ids_hash": f"{self.ids_hash:012x}"}
+        self._append(row)
         if time.monotonic() - self._printed_at > PRINT_SECONDS or at == plan.steps:
             self._printed_at = time.monotonic()
             of_peak = f"  MFU {mfu:.1%}" if mfu else ""
@@ -143,20 +162,20 @@ class Run:
                 f"step {at:,}/{plan.steps:,}  loss {row['loss']:.4f}  lr {lr:.2e}  {speed:,.0f} tokens/s{of_peak}", flush=True
             )
 
-    def validate(self, at: int) -> dict[str, Any]:
+    def validate(self) -> dict[str, Any]:
         """Loss over the fixed validation windows: nats per token with standard error, and bits per byte."""
         with self.chrono("eval"):
             nats = np.concatenate(list(self._window_nats()))[: len(self.val_windows)]
         context = self.job.config.model.context
         row = {
             "kind": "val",
-            **self._position(at),
+            **self._position(self.at),
             "loss": float(nats.mean() / context),
             "loss_stderr": float(nats.std(ddof=1) / context / np.sqrt(len(nats))) if len(nats) > 1 else None,
             "bpb": data.bits_per_byte(float(nats.sum()), self.val_bytes),
         }
-        runs.append_jsonl(self.job.run_dir / runs.METRICS, row)
-        print(f"step {at:,}  validation loss {row['loss']:.4f} nats/token, {row['bpb']:.4f} bits/byte", flush=True)
+        self._append(row)
+        print(f"step {self.at:,}  validation loss {row['loss']:.4f} nats/token, {row['bpb']:.4f} bits/byte", flush=True)
         return row
 
     def _window_nats(self) -> Iterator[np.ndarray]:
@@ -165,7 +184,8 @@ class Run:
         for i in range(0, len(windows), rows):
             part = windows[i : i + rows]
             full = np.concatenate([part, np.repeat(part[:1], rows - len(part), axis=0)])
-            yield np.asarray(self.programs.evaluate(self.state.params, self._on_mesh(full)))
+            mine = np.array_split(full, jax.process_count())[jax.process_index()]
+            yield np.asarray(self.evaluate(self.state.params, self._on_mesh(mine)))
 
     def _on_mesh(self, windows: np.ndarray) -> Any:
         """This process's rows as part of the global batch; a single process leaves that to the compiled program."""
@@ -174,54 +194,54 @@ class Run:
         sharding = partition.batch_sharding(self.programs.mesh)
         return jax.make_array_from_process_local_data(sharding, windows, (self.job.rows, windows.shape[1]))
 
-    def save(self, at: int) -> None:
-        """Starts an asynchronous checkpoint of the state after ``at`` steps."""
+    def save(self) -> None:
+        """Starts an asynchronous checkpoint of the state as it is."""
         with self.chrono("checkpoint"):
             meta = {"track": self.track.to_dict(), "ids_hash": str(self.ids_hash), "digest": self.job.digest}
-            self.checkpoints.save(at, self.state, meta)
+            self.checkpoints.save(self.at, self.state, meta)
         self._saved_at = time.monotonic()
 
     # -- the loop
 
-    def loop(self) -> tuple[int, str | None]:
-        """Trains from where the state is; returns the step reached and the cause of a divergence, if any.
+    def loop(self) -> str | None:
+        """Trains from where the state is to the end or a request to stop; returns the cause of a divergence, if any.
 
         The host runs one step ahead of what it reads: step s is dispatched before the loss of s - 1 is fetched.
         """
         job, plan = self.job, self.job.plan
-        batches = data.loader(self.stream, job.rows, self.start, jax.process_index(), jax.process_count())
+        batches = data.loader(self.stream, job.rows, self.at, jax.process_index(), jax.process_count())
         log_every = max(1, -(-plan.steps // LOG_ROWS))
         eval_steps = {
             plan.fork_steps + round(i * (plan.steps - plan.fork_steps) / job.config.evals) for i in range(1, job.config.evals)
         }
         pending: tuple[int, step.Metrics, np.float32] | None = None
-        at = self.start
-        while at < plan.steps:
+        while self.at < plan.steps:
             with self.chrono("data"):
                 windows = self._on_mesh(next(batches))
-            lr = optim.learning_rate(job.config.optim, plan, at)
+            lr = optim.learning_rate(job.config.optim, plan, self.at)
             with self.chrono("train"):
                 self.state, metrics = self.train(self.state, windows, lr)
             cause = self._read(pending, log_every)
             if cause:
-                return at, cause
-            self.ids_hash = data.ids_hash(self.ids_hash, self.stream.window_ids(at * job.rows, (at + 1) * job.rows))
-            at += 1
-            pending = (at, metrics, lr)
-            stop = self._asked_to_stop(at)
-            evaluate = at in eval_steps
-            save = stop or at in plan.marks or at == plan.steps or self._save_is_due()
+                return cause
+            ids = self.stream.window_ids(self.at * job.rows, (self.at + 1) * job.rows)
+            self.ids_hash = data.ids_hash(self.ids_hash, ids)
+            self.at += 1
+            pending = (self.at, metrics, lr)
+            stop = self._asked_to_stop()
+            evaluate = self.at in eval_steps
+            save = stop or self.at in plan.marks or self.at == plan.steps or self._save_is_due()
             if evaluate or save:
                 cause, pending = self._read(pending, log_every), None
                 if cause:
-                    return at, cause
+                    return cause
                 if evaluate:
-                    self.validate(at)
+                    self.validate()
                 if save:
-                    self.save(at)
+                    self.save()
             if stop:
                 break
-        return at, None
+        return None
 
     def _read(self, pending: tuple[int, step.Metrics, np.float32] | None, log_every: int) -> str | None:
         """Fetches a dispatched step's metrics, writes a row when one is due; returns the cause of a divergence."""
@@ -235,36 +255,45 @@ class Run:
         if cause is None and (at % log_every == 0 or at == self.job.plan.steps):
             self.train_row(at, grad_norm, float(lr))
         if time.monotonic() - self._recorded_at > ATTEMPT_SECONDS:
-            self.record_attempt(at)
+            self.record_attempt()
         return cause
 
-    def _asked_to_stop(self, at: int) -> bool:
-        return self.checkpoints.reached_preemption(at) if jax.process_count() > 1 else self.stop.asked
+    def _asked_to_stop(self) -> bool:
+        return self.checkpoints.reached_preemption(self.at) if jax.process_count() > 1 else self.stop.asked
 
     def _save_is_due(self) -> bool:
+        """By time; of several processes the first decides, now and then, since asking costs a broadcast."""
         due = time.monotonic() - self._saved_at > 60 * self.job.config.machine.checkpoint_minutes
-        return due and jax.process_count() == 1
+        if jax.process_count() == 1:
+            return due
+        return self.at % BROADCAST_STEPS == 0 and bool(multihost_utils.broadcast_one_to_all(np.bool_(due)))
 
-    def finish(self, at: int, cause: str | None) -> int:
+    def finish(self, cause: str | None) -> int:
         """Validates, waits for the last checkpoint and writes done.json (or, when asked to stop, only the attempt)."""
         plan = self.job.plan
-        stopped = cause is None and at < plan.steps
-        row = None if cause or stopped else self.validate(at)
+        stopped = cause is None and self.at < plan.steps
+        row = None if cause or stopped else self.validate()
         with self.chrono("checkpoint"):
             self.checkpoints.wait()
             self.checkpoints.close()
-        self.record_attempt(at, "preempted" if stopped else "done", cause)
+        self.record_attempt("preempted" if stopped else "done", cause)
         if stopped:
-            print(f"saved at step {at:,} of {plan.steps:,}; run the same command to go on", flush=True)
+            print(f"saved at step {self.at:,} of {plan.steps:,}; run the same command to go on", flush=True)
             return runs.PREEMPTED
-        write_done(self.job, at, cause, row)
+        if self.lead:
+            write_done(self.job, self.at, cause, row)
         print(f"diverged: {cause}" if cause else f"finished: {plan.tokens:,} tokens, done.json written", flush=True)
         return 0
 
 
-def train(job: Job, chrono: Chrono, stop: StopRequest) -> int:
-    """Trains ``job`` to its end or until asked to stop; returns the exit status."""
-    with exclusive(job.run_dir):
+def train(job: Job, chrono: Chrono) -> int:
+    """Trains ``job`` to its end or until asked to stop; returns the exit status.
+
+    Raises:
+      ConfigError, RunError: for what cannot be used, before anything is trained.
+    """
+    lead = jax.process_index() == 0
+    with exclusive(job.run_dir) if lead else contextlib.nullcontext():
         if runs.read_json(job.run_dir / runs.DONE) is not None:
             there = runs.read_json(job.run_dir / runs.CONFIG)
             if there is not None and there["digest"] == job.digest:
@@ -272,19 +301,22 @@ def train(job: Job, chrono: Chrono, stop: StopRequest) -> int:
                 return 0
         set_up_jax(job.config.machine)
         device = peak_flops()
-        open_run_dir(job, device)
-        print(job.summary(), flush=True)
-        run = Run(job, chrono, stop, device)
+        programs = step.make_programs(job.config, partition.make_mesh(job.config.machine, job.rows))
+        if lead:
+            open_run_dir(job, device)
+            print(job.summary(), flush=True)
+        run = Run(job, programs, chrono, device)
         try:
-            return run.finish(*run.loop())
-        except BaseException as error:
-            run.record_attempt(run.start, "error", f"{type(error).__name__}: {error}")
-            raise
+            return run.finish(run.loop())
+        except Exception as error:
+            traceback.print_exc()
+            run.record_attempt("error", f"{type(error).__name__}: {error}")
+            return 1
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; see the module's docstring."""
-    chrono, stop = Chrono(), StopRequest()
+    chrono = Chrono()
     parser = argparse.ArgumentParser(
         prog="python -m scaling.train",
         description="Trains one run; the same command goes on where it was.",
@@ -302,7 +334,7 @@ def main(argv: list[str] | None = None) -> int:
             parser.error("give --config FILE, such as --config default.py (or a member's --spec)")
         start_distributed()
         job = job_from_spec(args.spec) if args.spec else job_from_config(args.config, overrides)
-        return train(job, chrono, stop)
+        return train(job, chrono)
 
     return cli.guarded(run, StoreError, SourceError, VocabularyError, data.StreamError)
 
@@ -321,6 +353,9 @@ def start_distributed() -> None:
 if __name__ == "__main__":
     try:
         status = main()
+    except KeyboardInterrupt:
+        print("stopped before the first step; nothing was lost", file=sys.stderr)
+        status = 130
     except Exception:
         traceback.print_exc()
         status = 1

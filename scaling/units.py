@@ -123,7 +123,7 @@ def check_batch(text: str, context: int, machine: Any) -> None:
     except ValueError as error:
         raise ValueError(f"batch={text!r}: {error}, or a rule: {', '.join(BATCH_RULES)}") from None
     if duration.unit != "tokens":
-        raise ValueError(f"batch={text!r}: must be in tokens, such as '1536 tokens', or a rule: {', '.join(BATCH_RULES)}")
+        raise ValueError(f"batch={text!r}: must be in tokens, such as '768 tokens', or a rule: {', '.join(BATCH_RULES)}")
     rows = round(duration.value / context)
     if rows < 1 or abs(rows * context - duration.value) > 0.5:
         near = max(1, rows) * context
