@@ -5,12 +5,13 @@ derived from its files, never stored.  ``SCHEMA`` is written into every JSON fil
 
     <sweep>/sweep.json          the resolved sweep (launcher)
     <sweep>/predictions.jsonl   recorded predictions and scores (analysis.predict)
-    <sweep>/<member>/spec.json  id, digest, config, parent, mark, cores (launcher, once)
+    <sweep>/<member>/spec.json  id, digest, config, parent, mark, cores (launcher, until the member starts)
     <sweep>/<member>/...        see FILES
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -125,7 +126,12 @@ class Member:
         return sorted(rows.values(), key=lambda row: (row["step"], row["kind"]))
 
     def attempts(self) -> list[dict[str, Any]]:
-        return [a for p in sorted((self.path / ATTEMPTS).glob("*.json")) if (a := read_json(p)) is not None]
+        """Records of all attempts, oldest first; one that a full disk cut is passed over, it only tells of time spent."""
+        out = []
+        for path in sorted((self.path / ATTEMPTS).glob("*.json")):
+            with contextlib.suppress(RunError):
+                out.append(read_json(path) or {})
+        return out
 
     def seconds(self) -> dict[str, float]:
         """Seconds by kind, over all attempts."""

@@ -186,6 +186,12 @@ def find_config(name: str) -> tuple[pathlib.Path, str]:
     )
 
 
+def name_of(name: str) -> str:
+    """``'ladder.py:quick'`` → ``'ladder-quick'``: the sweep's name, and that of its folder."""
+    path, arg = find_config(name)
+    return f"{path.stem}-{arg}" if arg else path.stem
+
+
 def load_module(path: pathlib.Path) -> Any:
     """A config file as a module, by path, so that a user's own ``configs/`` never shadows ours."""
     spec = importlib.util.spec_from_file_location(f"scaling_config_{path.stem}", path)
@@ -290,7 +296,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None, stream_tokens: i
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)), str(path))
     members.sort(key=lambda m: (m.plan.n_params["non_embedding"], m.role != "trunk", m.plan.tokens))
-    return Sweep(f"{path.stem}-{arg}" if arg else path.stem, tuple(members))
+    return Sweep(name_of(name), tuple(members))
 
 
 def _member(d: Draft, by_draft: Mapping[int, Member], stream_tokens: int | None) -> Member:

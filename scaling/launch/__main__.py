@@ -18,6 +18,7 @@ import rich.console
 
 from scaling import cli, runs, units
 from scaling import config as configs
+from scaling import sweep as sweeps
 from scaling.launch import board as boards
 from scaling.launch import closing, planning, prepare, status
 from scaling.launch import folder as folders
@@ -171,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return plan(request, console)
         if verb == "run":
             return run(request, console)
-        folder = folder or request.out / prepare.name(request)
+        folder = folder or request.out / sweeps.name_of(request.sweep)
         return status.show(folder, console) if verb == "status" else status.cancel(folder, console)
     except (LaunchError, configs.ConfigError, runs.RunError, StoreError, SourceError, VocabularyError) as error:
         return cli.tell(error)

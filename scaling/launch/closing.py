@@ -50,7 +50,7 @@ def wall_time(items: Sequence[Item], wall: float, corpus: float, planning: float
     total: dict[str, float] = {}
     core_seconds = 0.0
     for item in items:
-        seconds = folders.seconds(item.path)
+        seconds = runs.Member(item.path).seconds()
         core_seconds += sum(seconds.values()) * item.cores
         for kind, value in seconds.items():
             total[kind] = total.get(kind, 0.0) + value

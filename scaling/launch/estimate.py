@@ -13,7 +13,6 @@ import numpy as np
 
 from scaling import runs
 from scaling.flops import DEFAULT_CONVENTION
-from scaling.launch import folder as folders
 from scaling.launch.folder import Item
 from scaling.launch.follow import UNKNOWN, Progress
 from scaling.launch.schedule import Facts, Task
@@ -78,7 +77,7 @@ def rates(items: Sequence[Item]) -> Rates:
     flops, startups = [], []
     for item in items:
         plan = item.member.plan
-        seconds = folders.seconds(item.path) if (item.path / runs.DONE).exists() else {}
+        seconds = runs.Member(item.path).seconds() if (item.path / runs.DONE).exists() else {}
         training = seconds.get("train", 0.0)
         if training < 0.5:  # too short to tell
             continue

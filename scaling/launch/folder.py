@@ -120,16 +120,6 @@ def last_attempt(path: pathlib.Path) -> dict[str, Any] | None:
     return None
 
 
-def seconds(path: pathlib.Path) -> dict[str, float]:
-    """A member's seconds by kind over all attempts; one whose record a kill cut short counts nothing."""
-    total: dict[str, float] = {}
-    for file in (path / runs.ATTEMPTS).glob("[0-9]*.json"):
-        with contextlib.suppress(runs.RunError):
-            for kind, value in ((runs.read_json(file) or {}).get("seconds") or {}).items():
-                total[kind] = total.get(kind, 0.0) + value
-    return total
-
-
 def is_trained_elsewhere(path: pathlib.Path) -> bool:
     """Whether some process holds the member's own lock."""
     try:

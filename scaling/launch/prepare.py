@@ -92,12 +92,6 @@ class Prepared:
         }  # fmt: skip
 
 
-def name(request: Request) -> str:
-    """The name of the request's sweep, which is its folder's."""
-    path, arg = sweeps.find_config(request.sweep)
-    return f"{path.stem}-{arg}" if arg else path.stem
-
-
 def check(request: Request, writes: bool) -> sweeps.Sweep:
     """Reads the sweep without its data and checks all that can be checked before a lock is taken.
 
