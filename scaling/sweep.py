@@ -272,7 +272,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None, stream_tokens: i
       ConfigError: with every problem of every member.
     """
     config, module = load_config(name, overrides)
-    path, arg = find_config(name)
+    path, _ = find_config(name)
     if not hasattr(module, "get_sweep"):
         raise ConfigError(["has no get_sweep(config); a single run is `python -m scaling.train --config …`"], str(path))
     drafts = list(_drafts(_theirs(path, "get_sweep: ", lambda: module.get_sweep(config))))

@@ -92,11 +92,18 @@ def test_killed_while_it_trains_and_resumed_is_undisturbed_to_the_bit(trainer, u
     often = LONG | {"machine__checkpoint_minutes": 0.004}
     process = trainer.start(*trainer.words(run_dir, **often))
     folder = run_dir / runs.CHECKPOINTS
-    wait_for(lambda: folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir()), "a checkpoint")
+
+    def rows_beyond_a_checkpoint() -> bool:
+        saved = [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
+        rows = list(runs.read_jsonl(run_dir / runs.METRICS))
+        return bool(saved and rows) and rows[-1]["step"] > max(saved)
+
+    wait_for(rows_beyond_a_checkpoint, "rows of steps after a checkpoint")
     process.kill()
     process.communicate()
     trainer.run(run_dir, **often)
     assert results(run_dir) == results(undisturbed)
+    assert len(list(runs.read_jsonl(run_dir / runs.METRICS))) == len(runs.Member(run_dir).metrics())
     last = runs.Member(run_dir).attempts()[-1]
     assert last["from_step"] > 0 and last["exit"] == "done"
 
