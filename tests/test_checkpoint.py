@@ -48,7 +48,7 @@ def test_a_state_saved_on_one_mesh_is_restored_on_another(to, tmp_path):
         assert x.sharding == a.sharding and x.dtype == a.dtype
 
 
-@pytest.mark.parametrize("axes", [{}, {"machine_fsdp": 8}])
+@pytest.mark.parametrize("axes", [{}, pytest.param({"machine_fsdp": 8}, marks=pytest.mark.slow)])
 def test_training_goes_on_while_a_checkpoint_is_written(axes, tmp_path):
     # fails when the asynchronous writer reads buffers that the next step, to which they were donated, has overwritten:
     # every restored state must be, to the bit, what the host saw when it was saved.  The state is of several megabytes

@@ -164,7 +164,7 @@ def test_coordinate_check():
     def changes(kind: str, width: int) -> dict[str, float]:
         c = config.model_config(
             depth=2, width=width, base_width=64, head_size=16, context=32, vocab_size=64, parameterization=kind,
-            zero_init_q=True, zero_init_head=True,
+            zero_init_q=True, zero_init_head=True, layers="scan",
         )  # fmt: skip
         windows = tiny.tokens(8, 33, 64, seed=5)
         tx = optim.optimizer(c, config.OptimConfig(clip=0.0, eps=1e-8))
