@@ -18,10 +18,11 @@ DEVICES = 8
 
 if "jax" in sys.modules:
     raise RuntimeError("jax was imported before tests/conftest.py could ask for eight virtual devices")
-_flags_before = os.environ.get("XLA_FLAGS")
+# What the user had, also in xdist's workers, which inherit the environment that this file has already changed.
+_flags_before = os.environ.setdefault("TESTS_XLA_FLAGS_BEFORE", os.environ.get("XLA_FLAGS", ""))
 # Level 0 compiles a tiny step in 1.5 s instead of 5; commands that tests start compile as a user's do.
 _flags = f"--xla_force_host_platform_device_count={DEVICES} --xla_backend_optimization_level=0"
-os.environ["XLA_FLAGS"] = f"{_flags_before or ''} {_flags}".strip()
+os.environ["XLA_FLAGS"] = f"{_flags_before} {_flags}".strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(REPO / ".pytest_cache" / "xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
@@ -36,10 +37,7 @@ def pytest_collection_finish() -> None:
 
         if not jax.devices()[0].platform == "cpu" or jax.device_count() != DEVICES:
             raise RuntimeError(f"tests need {DEVICES} virtual CPU devices, there are {jax.devices()}")
-    if _flags_before is None:
-        del os.environ["XLA_FLAGS"]
-    else:
-        os.environ["XLA_FLAGS"] = _flags_before
+    os.environ["XLA_FLAGS"] = _flags_before
 
 
 @pytest.fixture(scope="session")

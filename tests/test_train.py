@@ -225,7 +225,7 @@ def told(trainer, tmp_path_factory) -> dict[str, tuple[int, str]]:
     """Exit status and message of every case, all in one process."""
     folder = tmp_path_factory.mktemp("bad")
     (folder / "FILE").write_text("in the way")
-    (folder / "DAMAGED").mkdir()
+    (folder / "DAMAGED" / runs.ATTEMPTS).mkdir(parents=True)
     (folder / "DAMAGED" / runs.CONFIG).write_text('{"schema": 1, ')
     base = trainer.words(folder / "run")
     cases = {}

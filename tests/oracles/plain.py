@@ -76,10 +76,10 @@ def logits(c: ModelConfig, params: Any, tokens_BT: np.ndarray, allowed_BTT: np.n
     for b, tokens in enumerate(tokens_BT):
         visible = np.ones((len(tokens), len(tokens)), bool) if allowed_BTT is None else allowed_BTT[b]
         x = np.stack([params["embedding"][token].astype(np.float64) for token in tokens])
-        x *= 50 if mup and c.tied_head else 1
         if c.positions == "learned":
             x += params["positions"][: len(tokens)]
-        elif c.positions == "sinusoidal":
+        x *= 50 if mup and c.tied_head else 1  # what is stored small, tokens and positions, is read large
+        if c.positions == "sinusoidal":
             x += np.stack([sinusoid(t, c.width) for t in range(len(tokens))])
         for i in range(c.depth):
             for name, part, f in (
