@@ -10,7 +10,7 @@ import pytest
 import tiny
 from oracles import huggingface, plain
 
-from scaling import model, objectives
+from scaling import config, model, objectives, parameterization, partition
 
 SP = {"parameterization": "sp"}
 LLAMA = {**SP, "norm_eps": 0.05, "rope_base": 100.0}
@@ -202,3 +202,19 @@ def test_init_is_the_flax_modules_tree_drawn_by_rule():
     for name, x in drawn.items():
         others = [y for n, y in drawn.items() if n != name]
         assert not any(np.allclose(x[:20], y[:20]) or np.allclose(x[-20:], y[-20:]) for y in others), name
+
+
+def test_a_large_models_init_is_split_over_devices():
+    # fails when a device holds, while it draws, more than its part of the tree, or a large model is drawn at other scales
+    c = config.model_config(depth=6, width=544, head_size=68, zero_init_q=False)
+    shapes = model.abstract_params(c)
+    n = sum(x.size for x in jax.tree.leaves(shapes))
+    assert n > model.FLAT_DRAW
+    shardings = partition.shardings(shapes, partition.make_mesh(config.MachineConfig(fsdp=8)))
+    draw_split = jax.jit(functools.partial(model.init, c), out_shardings=shardings).lower(jax.random.key(0)).compile()
+    assert draw_split.memory_analysis().temp_size_in_bytes < 4 * n / 4  # 0.2 of the tree when written; a flat draw: 1 and more
+    table = parameterization.rules(c)
+    for path, x in jax.tree_util.tree_flatten_with_path(draw_split(jax.random.key(0)))[0]:
+        assert float(jnp.std(x)) == pytest.approx(
+            table[parameterization.PARAMETERS[model.param_name(path)][0]].init_std, rel=0.02
+        )

@@ -56,7 +56,7 @@ def test_a_finished_run_holds_what_the_contract_lists(undisturbed):
     train = [row for row in rows if row["kind"] == "train"]
     assert 200 <= len(train) <= 400 and train[-1]["step"] == 4000 and train[-1]["loss"] == done["train_loss"]
     for row in train:
-        assert row["tokens"] == row["step"] * 128 and len(row["ids_hash"]) == 16
+        assert row["tokens"] == row["step"] * 128 and int(row["ids_hash"], 16) > 0
         assert {"lr", "grad_norm", "tokens_per_second", "mfu", "flops", "epoch"} <= row.keys()
     (attempt,) = member.attempts()
     assert attempt["exit"] == "done" and attempt["from_step"] == 0 and attempt["to_step"] == 4000
