@@ -28,7 +28,7 @@ MAX_CONDITION = 1e6  # of the scaled normal matrix J^T J; the 240 points of Chin
 MAX_COLLINEAR = 0.995  # |correlation| of log N and log D
 MAX_E_FACTOR = 1.5  # upper over lower end of E's interval
 MAX_EXPONENT_WIDTH = 0.5  # an exponent's interval over its value
-MAX_PREDICTION_WIDTH = 0.05  # a prediction's interval over its value
+MAX_PREDICTION_WIDTH = 0.1  # a prediction's interval over its value: 5 % to either side
 FAR = 10.0  # times the largest fitted compute
 
 
@@ -224,7 +224,7 @@ def predict(
 ) -> Prediction:
     """Predicts one run.
 
-    It is identified when its interval is narrower than 5 % of the loss; with collinear rows also only near their line, since
+    It is identified when its interval is narrower than 10 % of the loss (5 % to either side); with collinear rows also only near their line, since
     nothing is known beside it.  How far it lies beyond the evidence is no matter of identification: ``far`` says when it is
     more than 10 times the largest fitted compute.
 
@@ -242,10 +242,9 @@ def predict(
     flops = float((cost or Cost()).flops(n_params, n_tokens)) if flops is None else flops
     ratio = flops / float(fit.table.column("flops").max())
     reasons = []
-    if _relative(ends, loss) > MAX_PREDICTION_WIDTH:
-        reasons.append(
-            f"its interval spans {100 * _relative(ends, loss):.0f} % of the loss (limit {100 * MAX_PREDICTION_WIDTH:.0f} %)"
-        )
+    if (width := _relative(ends, loss)) > MAX_PREDICTION_WIDTH:
+        spans = f"{100 * width:.0f} % of" if width < 10 else "more than ten times"
+        reasons.append(f"its interval spans {spans} the loss (limit {100 * MAX_PREDICTION_WIDTH:.0f} %)")
     reasons += _off_the_line(fit, n_params, n_tokens)
     return Prediction(float(n_params), float(n_tokens), loss, ends, level, ratio, Verdict(not reasons, tuple(reasons)))
 

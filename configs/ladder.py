@@ -3,7 +3,7 @@
     pip install -e '.[demo]' && python -m scaling.launch --sweep ladder.py
 
 (none)  6 sizes x 3 budgets of bytes, 24 members: about 11 minutes on 2 cores (2.4 GHz, no AVX-512).
-quick   4 sizes x 3 budgets, lengths a quarter: under 2 minutes; a smoke test, its law means nothing.
+quick   4 smaller sizes x 3 budgets of a sixth: under 2 minutes; a smoke test, its law means nothing.
 bpe     the default grid in tokens of a BPE vocabulary of 1,024 (2.7 bytes each), of the same corpus.
 tpu     10M to 3B parameters in bf16 over `--config.data.store`: planned and priced anywhere, for a pod.
 
@@ -37,7 +37,7 @@ from scaling.config import default_dict
 # argument -> sizes and budgets
 GRIDS = {
     "": (("50K", "75K", "110K", "150K", "250K", "380K"), ("600K tokens", "1.2M tokens", "2.4M tokens")),
-    "quick": (("13K", "28K", "50K", "75K"), ("50K tokens", "100K tokens", "200K tokens")),
+    "quick": (("13K", "28K", "50K", "75K"), ("100K tokens", "200K tokens", "400K tokens")),
     "bpe": (("50K", "75K", "110K", "150K", "250K", "380K"), ("600K tokens", "1.2M tokens", "2.4M tokens")),
     "tpu": (
         ("10M", "25M", "85M", "200M", "680M", "1.6B", "3B"),
