@@ -225,8 +225,8 @@ def predict(
     """Predicts one run.
 
     It is identified when its interval is narrower than 10 % of the loss (5 % to either side); with collinear rows also only
-    near their line, since nothing is known beside it.  How far it lies beyond the evidence is no matter of identification: ``far`` says when it is
-    more than 10 times the largest fitted compute.
+    near their line, since nothing is known beside it.  How far it lies beyond the evidence is no matter of identification:
+    ``far`` says when it is more than 10 times the largest fitted compute.
 
     Args:
       boot: refits of the law.
