@@ -91,7 +91,7 @@ class Run:
         context = job.config.model.context
         with chrono("compile"):
             self.train = step.compile_train(programs, job.plan, context)
-            self.evaluate = step.compile_evaluate(programs, job.plan, context)
+        self.evaluate: Any = None  # compiled when it is first needed: before the first step it would only delay that
         self.checkpoints = checkpoint.Checkpoints(job.run_dir, marks=(*job.plan.marks, job.plan.steps))
         self.stream = data.Stream.open(job.store, context, job.config.seed, job.plan.tokens, job.config.data.epochs)
         self.val_windows = data.validation(job.store, context, job.config.data.val_windows)
@@ -164,6 +164,9 @@ class Run:
 
     def validate(self) -> dict[str, Any]:
         """Loss over the fixed validation windows: nats per token with standard error, and bits per byte."""
+        if self.evaluate is None:
+            with self.chrono("compile"):
+                self.evaluate = step.compile_evaluate(self.programs, self.job.plan, self.job.config.model.context)
         with self.chrono("eval"):
             nats = np.concatenate(list(self._window_nats()))[: len(self.val_windows)]
         context = self.job.config.model.context
