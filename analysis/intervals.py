@@ -97,16 +97,10 @@ def bootstrap(fit: Fit, draws: int = DRAWS, kind: str | None = None, seed: int =
         weights = np.ones((draws, n))
         targets = fitted + corrected_residuals(fit, groups, 1.0) * rng.choice(values, size=(draws, clusters))[:, groups]
     chunk, start = max(1, _CHUNK // n), revived(fit.design, fit.theta[None])
-    parts = [
-        minimise(
-            fit.design,
-            targets[i : i + chunk],
-            weights[i : i + chunk],
-            np.repeat(start, len(targets[i : i + chunk]), 0),
-            fit.delta,
-        )
-        for i in range(0, draws, chunk)
-    ]
+    parts = []
+    for i in range(0, draws, chunk):
+        some = slice(i, min(i + chunk, draws))
+        parts.append(minimise(fit.design, targets[some], weights[some], np.repeat(start, some.stop - i, 0), fit.delta))
     noise = rng.choice(corrected_residuals(fit, groups, 0.5), draws) * rng.choice([-1.0, 1.0], draws)
     unconverged = int(sum((~p.converged).sum() for p in parts))
     return Bootstrap(fit, kind, np.concatenate([p.theta for p in parts]), noise, clusters, unconverged)
@@ -215,13 +209,9 @@ class Prediction:
 
 
 def predict(
-    boot: Bootstrap,
-    n_params: float,
-    n_tokens: float,
-    flops: float | None = None,
-    level: float = LEVEL,
+    boot: Bootstrap, n_params: float, n_tokens: float, flops: float | None = None, level: float = LEVEL,
     cost: Cost | None = None,
-) -> Prediction:
+) -> Prediction:  # fmt: skip
     """Predicts one run.
 
     It is identified when its interval is narrower than 10 % of the loss (5 % to either side); with collinear rows also only

@@ -29,11 +29,9 @@ class Term:
 
     @property
     def latex(self) -> str:
-        return (
-            self.coefficient
-            if self.variable is None
-            else f"{self.coefficient}\\,{self.variable}^{{-{_LATEX[str(self.exponent)]}}}"
-        )
+        if self.variable is None:
+            return self.coefficient
+        return f"{self.coefficient}\\,{self.variable}^{{-{_LATEX[str(self.exponent)]}}}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,14 +40,11 @@ def smaller(table: load.Table, n_params: float) -> load.Table:
     out = table.where(lambda r: r.n_params < n_params)
     planned = len({r.n_params for r in out.rows})
     if len(out.sizes()) < MIN_SMALLER_SIZES:
+        enough = planned >= MIN_SMALLER_SIZES
+        remedy = "train them first" if enough else "a ladder that predicts its top needs at least four sizes"
         raise fit.FitError(
             f"{table.source}: predicting {units.format_count(n_params)} parameters needs {MIN_SMALLER_SIZES} smaller sizes "
-            f"with finished, annealed runs; there are {len(out.sizes())} of {planned} planned: "
-            + (
-                "train them first"
-                if planned >= MIN_SMALLER_SIZES
-                else "a ladder that predicts its top needs at least four sizes"
-            )
+            f"with finished, annealed runs; there are {len(out.sizes())} of {planned} planned: {remedy}"
         )
     return out
 
@@ -78,20 +75,23 @@ def record(table: load.Table, sweep_dir: pathlib.Path, delta: float | None, leve
     if not todo:
         return []
     boot = intervals.bootstrap(fit.fit(rows, delta=delta), draws)
-    lines = []
-    for row in todo:
-        p = intervals.predict(boot, row.n_params, row.n_tokens, row.flops, level)
-        lines.append({
-            "kind": "prediction", "member": row.id, "n_params": row.n_params, "n_tokens": row.n_tokens, "loss": p.loss,
-            "interval": list(p.interval), "level": level, "law": {"form": boot.fit.law.name, "params": boot.fit.params},
-            "delta": boot.fit.delta, "n_definition": table.n_definition, "flops_convention": table.flops_convention,
-            "n_rows": len(rows.fitted), "sizes": rows.sizes(), "table_hash": digest, "extrapolation": p.extrapolation,
-            "identified": p.verdict.identified, "reasons": list(p.verdict.reasons),
-            "recorded_at": _now(),
-        })  # fmt: skip
+    lines = [_line(boot, row, level) for row in todo]
     for line in lines:
         runs.append_jsonl(sweep_dir / runs.PREDICTIONS, line)
     return lines
+
+
+def _line(boot: intervals.Bootstrap, row: load.Row, level: float) -> dict[str, Any]:
+    """What predictions.jsonl says of one member."""
+    fitted, p = boot.fit, intervals.predict(boot, row.n_params, row.n_tokens, row.flops, level)
+    return {
+        "kind": "prediction", "member": row.id, "n_params": row.n_params, "n_tokens": row.n_tokens, "loss": p.loss,
+        "interval": list(p.interval), "level": level, "law": {"form": fitted.law.name, "params": fitted.params},
+        "delta": fitted.delta, "n_definition": fitted.table.n_definition, "flops_convention": fitted.table.flops_convention,
+        "n_rows": len(fitted.table.fitted), "sizes": fitted.table.sizes(), "table_hash": fitted.table.digest(),
+        "extrapolation": p.extrapolation, "identified": p.verdict.identified, "reasons": list(p.verdict.reasons),
+        "recorded_at": _now(),
+    }  # fmt: skip
 
 
 def score(table: load.Table, sweep_dir: pathlib.Path) -> list[dict[str, Any]]:
@@ -147,6 +147,25 @@ def _count(text: str) -> float:
 
 def main(argv: list[str] | None = None) -> None:
     """The command."""
+    args = _arguments(argv)
+    table = cli.table(args)
+    if args.record:
+        lines = record(table, pathlib.Path(args.runs), args.delta, args.level, args.draws)
+        said = [words.recorded(line) for line in lines]
+        print("\n".join(said) or "nothing new to record: these members are predicted from these rows")
+    if args.score:
+        lines = score(table, pathlib.Path(args.runs))
+        print("\n".join(words.score(line) for line in lines) or "nothing new to score")
+    if args.live:
+        members = live(table, args.delta)
+        runs.write_json(pathlib.Path(args.runs) / "live_predictions.json", {"members": members})
+        none = "no live predictions yet: three smaller finished sizes are needed"
+        print(f"{len(members)} live predictions" if members else none)
+    if args.n_params is not None:
+        _one(table, args)
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
     assert __doc__ is not None
     parser = cli.parser("predict", __doc__)
     what = parser.add_argument_group("what to do (one at least)")
@@ -165,26 +184,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("say what to do: --record, --score, --live, or --n-params with --tokens")
     if on_sweep and not args.runs:
         parser.error("--record, --score and --live need --runs: a CSV has no members to come")
-    table = cli.table(args)
-    if args.record:
-        lines = record(table, pathlib.Path(args.runs), args.delta, args.level, args.draws)
-        print(
-            "\n".join(words.recorded(line) for line in lines)
-            or "nothing new to record: these members are predicted from these rows"
-        )
-    if args.score:
-        lines = score(table, pathlib.Path(args.runs))
-        print("\n".join(words.score(line) for line in lines) or "nothing new to score")
-    if args.live:
-        members = live(table, args.delta)
-        runs.write_json(pathlib.Path(args.runs) / "live_predictions.json", {"members": members})
-        print(
-            f"{len(members)} live predictions"
-            if members
-            else "no live predictions yet: three smaller finished sizes are needed"
-        )
-    if args.n_params is not None:
-        _one(table, args)
+    return args
 
 
 def _one(table: load.Table, args: argparse.Namespace) -> None:
@@ -196,12 +196,9 @@ def _one(table: load.Table, args: argparse.Namespace) -> None:
     print("\n".join(words.law(boot, args.level)))
     print(words.prediction(p))
     content = intervals.to_dict(p) | {
-        "source": table.source,
-        "n_definition": table.n_definition,
-        "flops": float(cost.flops(args.n_params, args.tokens)),
-        "law": words.law_json(boot, args.level),
-        "rows": [dataclasses.asdict(r) for r in table.rows],
-    }
+        "source": table.source, "n_definition": table.n_definition, "law": words.law_json(boot, args.level),
+        "flops": float(cost.flops(args.n_params, args.tokens)), "rows": [dataclasses.asdict(r) for r in table.rows],
+    }  # fmt: skip
     runs.write_json(out / "prediction.json", content)
 
 

@@ -81,12 +81,11 @@ def law_json(boot: intervals.Bootstrap, level: float) -> dict[str, Any]:
     fit = boot.fit
     c = fit.certificate
     return {
-        "form": fit.law.name, "latex": fit.law.latex, "params": fit.params,
-        "level": level,
+        "form": fit.law.name, "latex": fit.law.latex, "params": fit.params, "level": level,
         "intervals": {name: list(ends) for name, ends in boot.intervals(level).items()},
         "objective": fit.objective, "objective_definition": "sum of Huber(delta) of log(predicted) - log(measured)",
-        "delta": fit.delta,
-        "residual_sd_log": fit.sigma, "n_rows": len(fit.residuals), "table_hash": fit.table.digest(),
+        "delta": fit.delta, "residual_sd_log": fit.sigma, "n_rows": len(fit.residuals),
+        "table_hash": fit.table.digest(),
         "certificate": {"starts": c.starts, "agreeing": c.agreeing, "gradient": c.gradient, "strict_minimum": c.convex,
                         "iterations": c.iterations},
         "edges": list(fit.edges), "condition": intervals.condition(fit),

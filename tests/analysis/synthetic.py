@@ -70,17 +70,9 @@ def _write_curve(path: pathlib.Path, member: dict, loss: float, rng: np.random.G
         + 3.5 * np.exp(-steps / 3e4)
     )
     shape = np.minimum(shape + (loss - shape[-1]), 5.5)
-    rows = [
-        {
-            "kind": "train",
-            "step": int(t // BATCH),
-            "tokens": int(t),
-            "flops": 0.0,
-            "loss": float(v + 0.03 * rng.standard_normal()),
-            "lr": 8e-3,
-        }
-        for t, v in zip(steps, shape, strict=True)
-    ]
+    rows = [{"kind": "train", "step": int(t // BATCH), "tokens": int(t), "flops": 0.0,
+             "loss": float(v + 0.03 * rng.standard_normal()), "lr": 8e-3}
+            for t, v in zip(steps, shape, strict=True)]  # fmt: skip
     rows += [{"kind": "val", "step": int(t // BATCH), "tokens": int(t), "flops": 0.0, "loss": float(v), "loss_stderr": 0.004}
              for t, v in list(zip(steps, shape, strict=True))[49::50]]  # fmt: skip
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))

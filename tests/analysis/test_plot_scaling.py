@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import synthetic
 
-from analysis import load, plot_scaling, predict
+from analysis import figure, load, plot_scaling, predict, story
 
 ROOT = pathlib.Path(plot_scaling.__file__).parents[1]
 
 
 def test_ladder_files(tmp_path, capsys):
-    """Fails when a file is missing, the numbers are not in the JSON."""
+    """Fails when a file is missing, or the numbers are not in the JSON and the words."""
     root = synthetic.write_sweep(tmp_path / "s", diverged=("causal-75K-40x",))
     plot_scaling.main(["--runs", str(root), "--draws", "150"])
     said = capsys.readouterr().out
@@ -35,24 +35,21 @@ def test_recorded_predictions_are_shown(tmp_path):
     (line, *_) = predict.record(load.runs(root), root, None, 0.9, 150)
     plot_scaling.main(["--runs", str(root), "--draws", "150", "--out", str(tmp_path / "out")])
     rung = json.loads((tmp_path / "out" / "scaling.json").read_text())["largest_rung"]
-    assert (
-        rung["source"] == "recorded"
-        and rung["members"][0]["predicted"] == line["loss"]
-        and rung["members"][0]["measured"] is None
-    )
+    assert rung["source"] == "recorded"
+    assert rung["members"][0]["predicted"] == line["loss"] and rung["members"][0]["measured"] is None
 
 
 def test_frontier_is_below_every_size(tmp_path):
     """Fails when the frontier is computed under another cost than the points: some fixed size would then lie below it."""
     table = load.runs(synthetic.write_sweep(tmp_path / "s", curves=False, noise=1e-6))
-    story = plot_scaling.tell(table, [], [], None, 0.9, 150)
+    told = story.tell(table, [], [], None, 0.9, 150)
     flops = np.geomspace(1e11, 1e13, 9)
-    band = plot_scaling.frontier(story, flops)
-    law = story.boot.fit.law
+    band = story.frontier(told, flops)
+    law = told.boot.fit.law
     for n in table.sizes():
         per_token = next(r.flops / r.n_tokens for r in table.rows if r.n_params == n)
-        assert (law.loss(story.boot.fit.params, n, flops / per_token) >= band["loss"] * (1 - 1e-6)).all()
-    assert story.cost.g == pytest.approx(0.98, abs=1e-3)
+        assert (law.loss(told.boot.fit.params, n, flops / per_token) >= band["loss"] * (1 - 1e-6)).all()
+    assert told.cost.g == pytest.approx(0.98, abs=1e-3)
 
 
 def test_too_few_rows_still_draw(tmp_path, capsys):
@@ -73,17 +70,8 @@ def test_one_row_is_drawn_without_a_warning(tmp_path):
 
 def test_csv_of_many_sizes(chinchilla, data, tmp_path, capsys):
     """Fails when a table without curves or clusters cannot be drawn, or its words lose the exact optimum."""
-    arguments = [
-        "--csv",
-        str(data / "chinchilla_epoch245.csv"),
-        "--map",
-        "exclude=outlier",
-        "--out",
-        str(tmp_path),
-        "--draws",
-        "150",
-    ]
-    plot_scaling.main(arguments)
+    words = f"--csv {data / 'chinchilla_epoch245.csv'} --map exclude=outlier --out {tmp_path} --draws 150"
+    plot_scaling.main(words.split())
     content = json.loads((tmp_path / "scaling.json").read_text())
     assert content["law"]["objective"] == pytest.approx(0.0010182740178006, rel=1e-9)
     assert content["cost"]["g"] == 1.0 and content["cost"]["k"] == pytest.approx(6.0)
@@ -126,7 +114,7 @@ def test_no_global_state(tmp_path):
     table = load.runs(synthetic.write_sweep(tmp_path / "s", trained=synthetic.SIZES[:1]))
     drawn = []
     for _ in range(2):
-        plot_scaling.save(plot_scaling.tell(table, [], [], None, 0.9, 150), tmp_path)
+        figure.save(story.tell(table, [], [], None, 0.9, 150), tmp_path)
         drawn.append((tmp_path / "scaling.svg").read_text())
     assert dict(matplotlib.rcParams) == before
     assert drawn[0] == drawn[1]

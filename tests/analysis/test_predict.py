@@ -66,10 +66,8 @@ def test_a_prediction_must_come_first(ladder, tmp_path):
     other = synthetic.write_sweep(tmp_path / "started", trained=SMALL, curves=False)
     (other / "causal-195K-20x").mkdir()
     (other / "causal-195K-20x" / runs.METRICS).write_text('{"kind": "train", "step": 1, "tokens": 1536, "loss": 5.5}\n')
-    assert [p["member"] for p in predict.record(load.runs(other), other, None, 0.9, 200)] == [
-        "causal-195K-10x",
-        "causal-195K-40x",
-    ]
+    recorded = predict.record(load.runs(other), other, None, 0.9, 200)
+    assert [p["member"] for p in recorded] == ["causal-195K-10x", "causal-195K-40x"]
 
 
 def test_new_rows_give_a_new_line(tmp_path):
@@ -112,22 +110,10 @@ def test_csv_prediction(tmp_path, capsys):
     loss = laws.CHINCHILLA.loss(params, n, d) * np.exp(0.002 * np.random.default_rng(0).standard_normal(9))
     rows = "\n".join(f"{a},{b},{c}" for a, b, c in zip(n, d, loss, strict=True))
     (tmp_path / "mine.csv").write_text("params,tokens,val_loss\n" + rows + "\n")
-    predict.main(
-        [
-            "--csv",
-            str(tmp_path / "mine.csv"),
-            "--n-params",
-            "2B",
-            "--tokens",
-            "2e11",
-            "--out",
-            str(tmp_path / "out"),
-            "--draws",
-            "200",
-        ]
-    )
+    words = f"--csv {tmp_path / 'mine.csv'} --n-params 2B --tokens 2e11 --out {tmp_path / 'out'} --draws 200"
+    predict.main(words.split())
     said = capsys.readouterr().out
-    assert "2B parameters on 200G tokens" in said or "2B parameters on 200B tokens" in said
+    assert "2B parameters on 200B tokens" in said
     assert "4 times the largest fitted compute" in said
     written = runs.read_json(tmp_path / "out" / "prediction.json")
     assert written["loss"] == pytest.approx(float(laws.CHINCHILLA.loss(params, 2e9, 2e11)), rel=0.01)
