@@ -23,6 +23,7 @@ POSITIONS = ("rotary", "learned", "sinusoidal", "none")
 ACTIVATIONS = ("swiglu", "gelu", "relu")
 ARCHITECTURES = ("causal",)
 PARAMETERIZATIONS = ("mup", "sp")
+OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("constant", "linear", "cosine", "wsd")
 REMATS = ("none", "dots", "full")
 LAYERS = ("unroll", "scan")
@@ -71,6 +72,8 @@ class ModelConfig:
     base_width: int = 32  # muP: the width at which SP and muP coincide and at which the learning rate is quoted
     base_ff: int = 88
     base_head_size: int = 8
+    depth_rule: bool = False  # CompleteP: residual branches times base_depth / depth, see scaling.parameterization
+    base_depth: int = 4  # the depth at which the depth rule changes nothing
     zero_init_q: bool = True  # attention starts uniform; better on the default ladder, see configs/ladder.py
     zero_init_head: bool = False
     layers: str = "unroll"  # machine matters: these two change no result beyond rounding
@@ -89,8 +92,9 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """AdamW and its schedule.  Durations are text with a unit (``scaling.units``)."""
+    """The optimizer and its schedule.  Durations are text with a unit (``scaling.units``)."""
 
+    optimizer: str = "adamw"  # or 'muon' for the matrices of the blocks, with AdamW for the rest
     lr: float = 8e-3  # peak, at ``ModelConfig.base_width``
     schedule: str = "wsd"
     warmup: str = "rule"  # 'rule': min(N tokens, 10 %), at least 20 steps
@@ -133,7 +137,7 @@ class TrainConfig:
 
 POSITIVE = (
     "vocab_size", "context", "depth", "width", "heads", "kv_heads", "head_size", "ff", "base_width", "base_ff",
-    "base_head_size",
+    "base_head_size", "base_depth",
 )  # fmt: skip
 
 # The edge form: the same tree with ``None`` where a rule decides, and the dial.
@@ -310,12 +314,17 @@ def _check_model(c: ModelConfig, problems: list[str]) -> None:
         problems.append(f"model.head_size={c.head_size}: must be even for rotary positions")
     if not 0 <= c.dropout < 1:
         problems.append(f"model.dropout={c.dropout}: must be in [0, 1)")
+    if c.depth_rule and c.parameterization != "mup":
+        problems.append(f"model.depth_rule=True: is a rule of mup, not of {c.parameterization!r}; drop one of the two")
+    if c.depth_rule and c.norm_position != "pre":
+        problems.append("model.depth_rule=True: needs norm_position='pre'; a norm after the sum would undo it")
     if c.norm == "rmsnorm" and c.norm_bias:
         problems.append("model.norm_bias=True: RMSNorm has no bias; use model.norm='layernorm' or drop it")
 
 
 def _check_train(c: TrainConfig, problems: list[str]) -> None:
     _choice(problems, "optim.schedule", c.optim.schedule, SCHEDULES)
+    _choice(problems, "optim.optimizer", c.optim.optimizer, OPTIMIZERS)
     vocab = BYTE_VOCAB if c.data.vocab == "bytes" else int(c.data.vocab) if c.data.vocab.isdigit() else 0
     if 0 < c.model.vocab_size < vocab:
         of = f"{vocab} of data.vocab={c.data.vocab!r}"

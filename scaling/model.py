@@ -176,6 +176,7 @@ class Block(nn.Module):
         def branch(x_BTD: Array, norm: str, f: Callable[[Array], Array]) -> Array:
             pre = c.norm_position == "pre"
             y_BTD = f(Norm(c, name=norm)(x_BTD) if pre else x_BTD)
+            y_BTD *= parameterization.branch_multiplier(c)
             y_BTD = x_BTD + nn.Dropout(c.dropout, deterministic=self.deterministic)(y_BTD)
             return self.constrain(y_BTD if pre else Norm(c, name=norm)(y_BTD))
 

@@ -9,7 +9,7 @@ from typing import Any
 from scaling import flops, units
 from scaling.config import ConfigError, TrainConfig
 
-BYTES_PER_PARAM_STATE = 12  # float32 parameter and two Adam moments
+BYTES_PER_NUMBER = 4  # float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,9 +130,16 @@ def make_plan(
         marks=tuple(sorted(set(marks.values()))),
         fork_tokens=fork_steps * batch_tokens if trunk else None, fork_steps=fork_steps,
         annealed=config.optim.schedule != "constant", tokens_per_param=tokens / n,
-        epochs=tokens / stream_tokens if stream_tokens else None, checkpoint_bytes=BYTES_PER_PARAM_STATE * counts["total"],
+        epochs=tokens / stream_tokens if stream_tokens else None, checkpoint_bytes=_checkpoint_bytes(config),
         warnings=_warnings(config, n, steps, warmup),
     )  # fmt: skip
+
+
+def _checkpoint_bytes(config: TrainConfig) -> int:
+    """Parameters and two Adam moments; Muon keeps one moment of the blocks' matrices."""
+    parts = flops.param_counts(config.model)
+    one_moment = parts["attention"] + parts["mlp"] if config.optim.optimizer == "muon" else 0
+    return BYTES_PER_NUMBER * (3 * sum(parts.values()) - one_moment)
 
 
 def _warmup_steps(config: TrainConfig, n: int, batch_tokens: int, steps: int, steps_of: Any) -> int:

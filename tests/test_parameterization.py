@@ -9,7 +9,7 @@ import tiny
 from oracles import plain
 
 from scaling import config, model, objectives, optim, parameterization
-from scaling.parameterization import PARAMETERS, rules
+from scaling.parameterization import PARAMETERS, class_of, rules
 
 EVERYTHING = [
     {"bias": True, "qk_norm": True, "norm": "layernorm", "norm_bias": True, "positions": "learned"},
@@ -32,8 +32,8 @@ def test_mup_at_two_widths():
     assert mup(64).ff == 168 and mup(256, head_size=8).ff == 640
     assert values(mup(64)) == {
         "embedding": (1, 0, 1, 0, 1),
-        "gain": (0, 1, 1, 0, 1),
-        "bias": (0, 0, 1, 0, 1),
+        **dict.fromkeys(("gain", "final_gain"), (0, 1, 1, 0, 1)),
+        **dict.fromkeys(("bias", "final_bias"), (0, 0, 1, 0, 1)),
         "q": (1 / 8, 0, 1, 1, 1),
         "hidden": (1 / 8, 0, 1, 1, 1),
         "out": (1 / 16, 0, 1, 1, 1),
@@ -43,8 +43,8 @@ def test_mup_at_two_widths():
     wide = mup(256, head_size=8)
     assert values(wide) == {
         "embedding": (1, 0, 1, 0, 1 / 4),
-        "gain": (0, 1, 1, 0, 1 / 4),
-        "bias": (0, 0, 1, 0, 1 / 4),
+        **dict.fromkeys(("gain", "final_gain"), (0, 1, 1, 0, 1 / 4)),
+        **dict.fromkeys(("bias", "final_bias"), (0, 0, 1, 0, 1 / 4)),
         "q": (1 / 16, 0, 1 / 4, 4, 1 / 4),
         "hidden": (1 / 16, 0, 1 / 4, 4, 1 / 4),
         "out": (1 / 32, 0, 1 / 4, 4, 1 / 4),
@@ -66,7 +66,9 @@ def test_sp_is_gpt2s(width):
         assert (r.lr, r.eps) == (1, 1)
         assert r.weight_decay == (name in ("q", "hidden", "out", "down"))
     stds = {name: r.init_std for name, r in rules(c).items()}
-    assert stds == {"gain": 0, "bias": 0, "out": 0.01, "down": 0.01} | dict.fromkeys(("embedding", "q", "hidden", "head"), 0.02)
+    zero, small = ("gain", "bias", "final_gain", "final_bias"), ("out", "down")
+    expected = dict.fromkeys(("embedding", "q", "hidden", "head"), 0.02) | dict.fromkeys(zero, 0) | dict.fromkeys(small, 0.01)
+    assert stds == expected
     assert parameterization.logit_multiplier(c) == parameterization.input_multiplier(c) == 1
     assert parameterization.attention_scale(c) == 1 / 4
 
@@ -81,20 +83,28 @@ def test_zero_init_flags():
         assert zero["q"].init_std == zero["head"].init_std == 0 and zero["q"].lr == plain_rules["q"].lr
 
 
+def names(path) -> tuple[str, ...]:
+    return tuple(k.key for k in path)
+
+
 def test_every_parameter_has_one_class_and_every_class_a_parameter():
-    # fails when a new parameter is forgotten in the table, a row is dead, or its axes do not fit its shape
-    seen = set()
+    # fails when a new parameter is forgotten in the table, a row is dead, its axes do not fit its shape, or a norm at the end
+    # is taken for one in a block
+    seen, kinds = set(), set()
     for fields in EVERYTHING:
         c = tiny.model_config(**fields)
         for path, leaf in jax.tree_util.tree_flatten_with_path(model.abstract_params(c))[0]:
-            name = model.param_name(path)
-            kind, axes = PARAMETERS[name]
+            name, kind = model.param_name(path), class_of(names(path))
+            _, axes = PARAMETERS[name]
             assert kind in rules(c)
-            stacked = any(getattr(k, "key", None) == "blocks" for k in path)
+            stacked = "blocks" in names(path)
             assert len(axes) + stacked == leaf.ndim, path
+            assert kind.startswith("final_") == (names(path)[0] == "final_norm")
+            assert (kind in ("embedding", "head") or kind.startswith("final_")) == (not stacked)
             seen.add(name)
+            kinds.add(kind)
     assert seen == set(PARAMETERS)
-    assert {kind for kind, _ in PARAMETERS.values()} == set(rules(tiny.model_config()))
+    assert kinds == set(rules(tiny.model_config()))
 
 
 @pytest.mark.parametrize("fields", [{}, {"tied_head": True}, {"parameterization": "sp"}])
@@ -103,7 +113,7 @@ def test_drawn_values_have_the_tables_scale(fields):
     c = config.model_config(depth=2, width=64, zero_init_q=False, **fields)
     params = jax.jit(model.init, static_argnums=0)(c, jax.random.key(1))
     for path, x in jax.tree_util.tree_flatten_with_path(params)[0]:
-        rule = rules(c)[PARAMETERS[model.param_name(path)][0]]
+        rule = rules(c)[class_of(names(path))]
         assert abs(np.std(x) - rule.init_std) <= 5 * rule.init_std / math.sqrt(2 * x.size), path
         assert abs(np.mean(x) - rule.init_mean) <= 5 * rule.init_std / math.sqrt(x.size), path
 
@@ -137,7 +147,7 @@ def test_decay_shrinks_hidden_matrices_alike_at_every_width():
         updates, _ = jax.jit(tx.update)(jax.tree.map(np.zeros_like, params), tx.init(params), params)
         new = jax.tree.map(lambda p, u: p + lr * u, params, updates)
         for path, x in jax.tree_util.tree_flatten_with_path(new)[0]:
-            hidden = PARAMETERS[model.param_name(path)][0] in ("q", "hidden", "out", "down")
+            hidden = class_of(names(path)) in ("q", "hidden", "out", "down")
             np.testing.assert_allclose(x, 1 - lr * decay if hidden else 1, rtol=1e-6, err_msg=str(path))
 
 
@@ -152,7 +162,7 @@ def test_epsilon_falls_with_the_gradient():
     updates, _ = jax.jit(tx.update)(jax.tree.map(lambda g: g / 4, grads), tx.init(params), params)
     for path, u in jax.tree_util.tree_flatten_with_path(updates)[0]:
         g = tiny.by_path(grads)["/".join(k.key for k in path)]
-        rate = rules(c)[PARAMETERS[model.param_name(path)][0]].lr
+        rate = rules(c)[class_of(names(path))].lr
         np.testing.assert_allclose(u, -rate * g / (np.abs(g) + 0.3), rtol=1e-4, atol=1e-6)
 
 
