@@ -152,38 +152,37 @@ def runs(
 
 
 def _member_row(member: runs_module.Member, planned: Mapping[str, Any] | None, n_definition: str, convention: str) -> Row:
-    plan, done = member.read(runs_module.PLAN), member.read(runs_module.DONE)
-    about = planned or plan
+    done, about = member.read(runs_module.DONE), planned or member.read(runs_module.PLAN)
     if about is None:
         raise LoadError(
             f"{member.path}: no {runs_module.PLAN}, and no {runs_module.SWEEP} that lists it; train it, or remove it"
         )
     spec, config = member.read(runs_module.SPEC) or {}, (member.read(runs_module.CONFIG) or {}).get("config", {})
-    state = PLANNED
-    if done is not None:
-        state = done["status"]
-    elif next(iter(runs_module.read_jsonl(member.path / runs_module.METRICS)), None) is not None:
-        state = STARTED
-    n = about["n_params"][n_definition]
-    actual = done or about
-    annealed = bool((done or {}).get("annealed", about["annealed"]))
-    loss = _finite(done.get("val_loss")) if done else None
-    excluded = None
-    if state == DIVERGED:
-        excluded = f"diverged ({done.get('cause') or 'no cause recorded'})" if done else "diverged"
-    elif state in (PLANNED, STARTED):
-        excluded = "not trained yet" if state == PLANNED else "not finished"
-    elif not annealed:
-        excluded = "not annealed"
-    elif loss is None:
-        excluded = f"val_loss is {done.get('val_loss') if done else None}"
+    begun = next(iter(runs_module.read_jsonl(member.path / runs_module.METRICS)), None) is not None
+    state = done["status"] if done is not None else STARTED if begun else PLANNED
+    actual = done or about  # a member that stopped early has fewer tokens than were planned
+    annealed = bool(about["annealed"] if done is None else done.get("annealed", about["annealed"]))
     return Row(
-        member.id, str(about.get("size") or format_count(about["n_params"]["non_embedding"], 2)), float(n),
-        float(actual["tokens"]), float(actual["flops"][convention]), loss,
-        _finite(done.get("val_loss_stderr")) if done else None,
-        str(about.get("cluster") or spec.get("cluster") or member.id), annealed,
-        about.get("seed", config.get("seed")), state, excluded,
+        id=member.id, size=str(about.get("size") or format_count(about["n_params"]["non_embedding"], 2)),
+        n_params=float(about["n_params"][n_definition]), n_tokens=float(actual["tokens"]),
+        flops=float(actual["flops"][convention]), loss=_finite((done or {}).get("val_loss")),
+        loss_stderr=_finite((done or {}).get("val_loss_stderr")),
+        cluster=str(about.get("cluster") or spec.get("cluster") or member.id), annealed=annealed,
+        seed=about.get("seed", config.get("seed")), state=state, excluded=_why_excluded(state, annealed, done or {}),
     )  # fmt: skip
+
+
+def _why_excluded(state: str, annealed: bool, done: Mapping[str, Any]) -> str | None:
+    """Why a member stays out of fits, None where it may be fitted."""
+    if state == PLANNED:
+        return "not trained yet"
+    if state == STARTED:
+        return "not finished"
+    if state == DIVERGED:
+        return f"diverged ({done.get('cause') or 'no cause recorded'})"
+    if not annealed:
+        return "not annealed"
+    return None if _finite(done.get("val_loss")) is not None else f"val_loss is {done.get('val_loss')}"
 
 
 def curves(path: str | os.PathLike[str], source: Table) -> list[Curve]:
@@ -240,12 +239,13 @@ def csv(path: str | os.PathLike[str], mapping: Mapping[str, str] | None = None) 
     try:
         with open(path, newline="", encoding="utf-8-sig") as f:
             reader = csv_module.DictReader(f, skipinitialspace=True)
-            header, lines = [h or "" for h in reader.fieldnames or []], list(reader)
+            header = [h or "" for h in reader.fieldnames or []]
+            lines = [(reader.line_num, cells) for cells in reader]  # an empty line is passed over, but counted
     except FileNotFoundError:
         near = [p.name for p in path.parent.glob("*.csv")] if path.parent.is_dir() else []
         raise LoadError(f"{path}: no such file.{did_you_mean(path.name, near)}") from None
     except (OSError, UnicodeDecodeError, csv_module.Error) as error:
-        raise LoadError(f"{path}: cannot be read as CSV ({error})") from None
+        raise LoadError(f"{path}: cannot be read as CSV ({error}); give a UTF-8 text file with a header line") from None
     columns = _columns(path, header, dict(mapping or {}))
     notes = []
     if "D" not in columns:
@@ -254,13 +254,11 @@ def csv(path: str | os.PathLike[str], mapping: Mapping[str, str] | None = None) 
         notes.append("no column for C: C = 6ND")
     if "outlier" in header and "exclude" not in columns:
         notes.append("the column 'outlier' is not used; leave its rows out with --map exclude=outlier")
-    rows = [_csv_row(path, line, i, columns, "stderr" in (mapping or {})) for i, line in enumerate(lines, 2)]
+    rows = [_csv_row(_Line(path, number, cells, columns), "stderr" in (mapping or {})) for number, cells in lines]
     if not rows:
-        raise LoadError(f"{path}: has a header but no rows")
-    definition = f"column '{columns['N']}'"
-    return Table(
-        str(path), tuple(rows), "csv", definition, f"column '{columns['C']}'" if "C" in columns else "6ND", tuple(notes)
-    )
+        raise LoadError(f"{path}: has a header but no rows; add one line per run")
+    convention = f"column '{columns['C']}'" if "C" in columns else "6ND"
+    return Table(str(path), tuple(rows), "csv", f"column '{columns['N']}'", convention, tuple(notes))
 
 
 def _columns(path: pathlib.Path, header: list[str], given: dict[str, str]) -> dict[str, str]:
@@ -284,57 +282,58 @@ def _columns(path: pathlib.Path, header: list[str], given: dict[str, str]) -> di
     return columns
 
 
-def _csv_row(
-    path: pathlib.Path, line: Mapping[str, Any], number: int, columns: Mapping[str, str], stderr_given: bool
-) -> Row:  # fmt: skip
-    def text(role: str) -> str:
-        return str(line.get(columns[role]) or "").strip()
+@dataclasses.dataclass(frozen=True)
+class _Line:
+    """A line of a CSV, read by role."""
 
-    def positive_or_none(role: str) -> float | None:
+    path: pathlib.Path
+    number: int
+    cells: Mapping[str, Any]
+    columns: Mapping[str, str]  # role -> column
+
+    def text(self, role: str) -> str:
+        return str(self.cells.get(self.columns[role]) or "").strip()
+
+    def problem(self, role: str, must: str) -> LoadError:
+        return LoadError(f"{self.path}:{self.number}: {self.columns[role]}={self.text(role)!r} {must}")
+
+    def number_or_none(self, role: str) -> float | None:
+        """A finite number, or None for another text or a column that is not there."""
         try:
-            value = float(text(role).replace("_", ""))
+            value = float(self.text(role).replace("_", "")) if role in self.columns else math.nan
         except ValueError:
             return None
-        return value if math.isfinite(value) and value > 0 else None
+        return value if math.isfinite(value) else None
 
-    def positive(role: str) -> float:
-        value = positive_or_none(role)
-        if value is None:
-            raise LoadError(
-                f"{path}:{number}: {columns[role]}={text(role)!r} must be a positive number, since it is used as {role}; "
-                f"correct or remove the row"
-            )
+    def positive(self, role: str) -> float:
+        value = self.number_or_none(role)
+        if value is None or value <= 0:
+            raise self.problem(role, f"must be a positive number, since it is used as {role}; correct or remove the row")
         return value
 
-    def flag(role: str, default: bool) -> bool:
-        if role not in columns:
+    def flag(self, role: str, default: bool) -> bool:
+        if role not in self.columns:
             return default
-        if text(role).lower() not in _TRUE + _FALSE:
-            raise LoadError(f"{path}:{number}: {columns[role]}={text(role)!r} must be true or false (1 or 0)")
-        return text(role).lower() in _TRUE
+        if self.text(role).lower() not in _TRUE + _FALSE:
+            raise self.problem(role, "must be true or false (1 or 0); correct or remove the row")
+        return self.text(role).lower() in _TRUE
 
-    n, loss = positive("N"), positive("loss")
-    c = positive("C") if "C" in columns else None
-    d = positive("D") if "D" in columns else (c or math.nan) / (6 * n)
-    name = text("id") if "id" in columns else f"line {number}"
-    annealed = flag("annealed", True)
-    stderr = None
-    if "stderr" in columns:  # found by its name alone, it must not refuse a table that is good without it
-        stderr = positive("stderr") if stderr_given else positive_or_none("stderr")
-    excluded = "not annealed" if not annealed else None
-    if flag("exclude", False):
-        excluded = f"marked in column '{columns['exclude']}'"
+
+def _csv_row(line: _Line, stderr_named: bool) -> Row:
+    """One run.  A column of standard errors that nobody named must not refuse a table that is good without it."""
+    n, loss = line.positive("N"), line.positive("loss")
+    c = line.positive("C") if "C" in line.columns else None
+    d = line.positive("D") if "D" in line.columns else (c or math.nan) / (6 * n)
+    stderr = line.positive("stderr") if stderr_named else line.number_or_none("stderr")
+    seed = line.number_or_none("seed")
+    name = f"line {line.number}"
+    annealed = line.flag("annealed", True)
+    excluded = None if annealed else "not annealed"
+    if line.flag("exclude", False):
+        excluded = f"marked in column '{line.columns['exclude']}'"
     return Row(
-        name, format_count(n), n, d, c if c is not None else 6 * n * d, loss,
-        stderr,
-        text("cluster") if "cluster" in columns else f"line {number}", annealed,
-        int(float(text("seed"))) if _is_number(line, columns, "seed") else None, FINISHED, excluded,
+        id=line.text("id") if "id" in line.columns else name, size=format_count(n), n_params=n, n_tokens=d,
+        flops=6 * n * d if c is None else c, loss=loss, loss_stderr=stderr if stderr and stderr > 0 else None,
+        cluster=line.text("cluster") if "cluster" in line.columns else name, annealed=annealed,
+        seed=None if seed is None else int(seed), excluded=excluded,
     )  # fmt: skip
-
-
-def _is_number(line: Mapping[str, Any], columns: Mapping[str, str], role: str) -> bool:
-    """Whether the optional ``role`` is there and holds a number."""
-    try:
-        return role in columns and math.isfinite(float(line.get(columns[role]) or "nan"))
-    except ValueError:
-        return False
