@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from scaling import runs
 from scaling.step import TrainState
 
+SET_ASIDE = "set_aside"  # beside the checkpoints: those that could not be used
 KEEP_NEWEST = 2  # so that the one before is there when the newest turns out to be damaged
 
 
@@ -60,22 +63,77 @@ class Checkpoints:
         restored = self._manager.restore(step, args=args)
         return TrainState(*restored["state"]), restored["meta"]
 
-    def restore_newest(self, abstract_state: TrainState) -> tuple[int, TrainState, dict[str, Any]] | None:
-        """The newest step that can be read, its state and what was saved beside it; None where there is no checkpoint.
+    def restore_newest(
+        self, abstract_state: TrainState, objection: Callable[[int, Mapping[str, Any]], str | None] = lambda step, meta: None
+    ) -> tuple[int, TrainState, dict[str, Any]] | None:
+        """The newest step that can be used, its state and what was saved beside it; None where there is no checkpoint.
+
+        Newer ones than that are set aside, so that the run writes them anew when it gets there.
+
+        Args:
+          abstract_state: shapes, types and shardings to restore to.
+          objection: says from a readable checkpoint's step and what was saved beside it why it cannot be used, or None.
 
         Raises:
-          runs.RunError: when there are checkpoints and none can be read: starting anew would lose what was trained.
+          runs.RunError: when there are checkpoints and none can be used: starting anew would lose what was trained.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
+        reasons: list[str] = []
+        for i, step in enumerate(steps):
             try:
-                return step, *self.restore(step, abstract_state)
-            except Exception as error:  # Orbax raises what the damaged part raised, of any type
-                first = str(error).strip().splitlines()[:1]
-                print(f"warning: {self.folder / str(step)} cannot be read ({type(error).__name__}: {first})", flush=True)
+                state, meta = self.restore(step, abstract_state)
+            except Exception as error:
+                reason = self._unreadable(step, error)
+            else:
+                reason = objection(step, meta)
+                if reason is None:
+                    self._set_aside(steps[:i])
+                    return step, state, meta
+            print(f"warning: {reason}; trying the checkpoint before it", flush=True)
+            reasons.append(str(reason))
         if steps:
-            raise runs.RunError(f"{self.folder}: none of the checkpoints {steps} can be read; remove the run to start anew")
+            raise runs.RunError(
+                f"{self.folder}: none of the checkpoints {steps} can be used ({reasons[0]}); nothing was changed: bring the "
+                f"files back, or remove {self.folder.parent} to start this run anew"
+            )
         return None
+
+    def restore_mark(self, step: int, abstract_state: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """As ``restore``, of a trunk's checkpoint for a branch.
+
+        Raises:
+          runs.RunError: when it is missing or cannot be read, with the remedy.
+        """
+        try:
+            return self.restore(step, abstract_state)
+        except runs.RunError:
+            raise
+        except Exception as error:
+            raise runs.RunError(
+                f"{self._unreadable(step, error)}, and the branch starts from it; bring its files back, or have the trunk "
+                f"train that part again: remove {self.folder.parent / runs.DONE} and the checkpoints from {step} on, then run "
+                f"the same command"
+            ) from None
+
+    def _unreadable(self, step: int, error: Exception) -> str:
+        """In words; Orbax raises what the damaged part raised, of any type."""
+        first = str(error).strip().partition("\n")[0]
+        return f"{self.folder / str(step)} cannot be read ({type(error).__name__}: {first[:200]})"
+
+    def _set_aside(self, steps: Sequence[int]) -> None:
+        """Moves steps out of the way, beside the checkpoints; every process of a run must call it."""
+        if not steps:
+            return
+        if jax.process_index() == 0:
+            place = self.folder.parent / SET_ASIDE
+            place.mkdir(exist_ok=True)
+            for step in steps:
+                number = sum(1 for _ in place.glob(f"{step}.*"))
+                os.rename(self.folder / str(step), place / f"{step}.{number}")
+            print(f"warning: moved to {place}: checkpoints {sorted(steps)}; they are trained again", flush=True)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("checkpoints set aside")
+        self._manager.reload()
 
     def reached_preemption(self, step: int) -> bool:
         """Whether any process of a multi-process run was asked to stop; every process must call it at every step."""

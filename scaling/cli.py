@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -51,19 +52,41 @@ def tell(problem: Exception) -> int:
     return runs.BAD_CONFIG
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def remedy(error: Exception) -> str | None:
+    """What to do about an error of the file system, in one sentence; None for any other error.
+
+    Orbax's writers tell it in words alone: there the number is found by the system's own text for it.
+    """
+    numbers = (*_FULL, *_FORBIDDEN)
+    if isinstance(error, OSError):
+        number, place = error.errno, f"{error.filename}: " if error.filename else ""
+    else:
+        number, place = next((n for n in numbers if os.strerror(n) in str(error)), None), ""
+    if number in _FULL:
+        return f"{place}{os.strerror(number)}; make room, and the same command goes on from what was saved"
+    if number in _FORBIDDEN:
+        why = os.strerror(number)
+        return f"{place or 'run_dir: '}no permission to write ({why}); choose another folder or change its owner"
+    return None
+
+
 def guarded(main: Callable[[], int], *known: type[Exception]) -> int:
     """Runs ``main``; problems that the user can mend end as one message without a traceback.
 
     Args:
       main: returns an exit status.
-      known: exception types beyond ConfigError, RunError and permission problems.
+      known: exception types beyond ConfigError, RunError and what ``remedy`` knows.
     """
     try:
         return main()
     except Exception as error:
         if isinstance(error, (ConfigError, runs.RunError, *known)):
             return tell(error)
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            what = f"{error.filename}: no permission to write; choose another folder or change its owner"
-            return tell(PermissionError(what))
-        raise
+        words = remedy(error)
+        if words is None:
+            raise
+        return tell(OSError(words))

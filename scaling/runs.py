@@ -47,12 +47,17 @@ def write_json(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w") as f:
-        json.dump({"schema": SCHEMA} | content, f, indent=1)
-        f.write("\n")
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w") as f:
+            json.dump({"schema": SCHEMA} | content, f, indent=1)
+            f.write("\n")
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except OSError:  # a full disk: what half a file takes is not left to it
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -83,6 +88,12 @@ def append_jsonl(path: str | os.PathLike[str], row: dict[str, Any]) -> None:
             f.seek(0)
             f.truncate(f.read().rfind(b"\n") + 1)
         f.write(json.dumps(row).encode() + b"\n")
+
+
+def sync(path: str | os.PathLike[str]) -> None:
+    """Puts what was appended to ``path`` on disk, so that a power cut does not take rows that a checkpoint counts on."""
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as f:
+        os.fsync(f.fileno())
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
