@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scaling import sizes, units
+from scaling.mixture import whole_weights
 from scaling.tokenizer import BYTE_VOCAB
 
 NORMS = ("rmsnorm", "layernorm")
@@ -84,10 +85,16 @@ class ModelConfig:
 class DataConfig:
     """Which tokens, and in what order (the order seed is derived from ``TrainConfig.seed``)."""
 
-    store: str = "tokens/apidocs"  # a token store made by scaling.corpus; the default one is built when it is missing
+    store: str = "tokens/apidocs"  # made by scaling.corpus or scaling.markov; a default one is built when it is missing
+    mixture: tuple[tuple[str, float], ...] = ()  # instead of store, several with weights: (('tokens/a', 3), ('tokens/b', 1))
     vocab: str = "bytes"  # 'bytes', or the size of a BPE vocabulary
-    epochs: float = 1.0  # how often the stream may be seen; a budget beyond it is refused
-    val_windows: int = 512  # fixed, the same on every rung
+    epochs: float = 1.0  # how often a store may be seen; a budget beyond it is refused
+    val_windows: int = 512  # of each store; fixed, the same on every rung
+
+    @property
+    def sources(self) -> tuple[tuple[str, float], ...]:
+        """Stores and weights; one store is a mixture of one."""
+        return self.mixture or ((self.store, 1.0),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +185,7 @@ def resolve(tree: Mapping[str, Any], where: str = "config") -> TrainConfig:
     """
     tree = tree.to_dict() if hasattr(tree, "to_dict") else dict(tree)
     problems: list[str] = []
-    data = _build(DataConfig, tree.get("data", {}), "data", problems)
+    data = _build(DataConfig, _with_mixture(tree.get("data", {}), problems), "data", problems)
     model = _model(tree.get("model", {}), data, problems)
     optim = _build(OptimConfig, tree.get("optim", {}), "optim", problems)
     machine = _build(MachineConfig, tree.get("machine", {}), "machine", problems)
@@ -196,6 +203,13 @@ def resolve(tree: Mapping[str, Any], where: str = "config") -> TrainConfig:
     return config
 
 
+def data_of(tree: Mapping[str, Any]) -> DataConfig | None:
+    """The data of a config that may have other faults; None where the data has some (``resolve`` tells of them)."""
+    problems: list[str] = []
+    data = _build(DataConfig, _with_mixture(dict(tree["data"]), problems), "data", problems)
+    return None if problems else data
+
+
 def to_dict(config: TrainConfig) -> dict[str, Any]:
     """A resolved config as plain JSON types; ``from_resolved`` is its inverse."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
@@ -210,6 +224,9 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     """The part of a config that decides its result: no paths, no machine matters."""
     tree = to_dict(config)
     del tree["run_dir"], tree["machine"], tree["data"]["store"]
+    mixture = tree["data"].pop("mixture")
+    if mixture:
+        tree["data"]["weights"] = [weight for _, weight in mixture]
     del tree["model"]["layers"], tree["model"]["remat"]
     return tree
 
@@ -244,6 +261,33 @@ def _build(cls: type, values: Mapping[str, Any], path: str, problems: list[str])
         else:
             good[name] = float(value) if isinstance(defaults[name], float) else value
     return cls(**good)
+
+
+def _with_mixture(data: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """``data`` with its mixture as pairs of a path and a weight; left out, and told of, where it is no such thing."""
+    out = dict(data)
+    given = out.pop("mixture", None) or ()
+    pairs = given if isinstance(given, list | tuple) else [given]
+    good = [
+        (pair[0], float(pair[1]))
+        for pair in pairs
+        if isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str) and _type_error(pair[1], 1.0) is None
+    ]
+    if len(good) < len(pairs):
+        problems.append(
+            f"data.mixture={given!r}: must be pairs of a store and its weight, such as (('tokens/a', 3), ('tokens/b', 1))"
+        )
+        return out
+    paths = [path for path, _ in good]
+    twice = sorted({path for path in paths if paths.count(path) > 1})
+    problems += [f"data.mixture: {path!r} is named twice; add its weights" for path in twice]
+    if good and out.get("store", DataConfig.store) != DataConfig.store:
+        problems.append(f"data.store={out['store']!r} and data.mixture are both given; leave one of them out")
+    try:
+        whole_weights([weight for _, weight in good or [("", 1.0)]])
+    except ValueError as error:
+        problems.append(f"data.mixture={given!r}: {error}")
+    return out | {"mixture": tuple(good)}
 
 
 def _as_text(value: Any, default: Any) -> Any:

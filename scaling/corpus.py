@@ -3,8 +3,7 @@
     python -m scaling.corpus --demo                                              the default corpus, as bytes
     python -m scaling.corpus --text 'books/*.txt' --out tokens/books --vocab 4096
 
-A store (see ``scaling.store``) is written beside its place under a hidden name and renamed when it is complete, so a folder of
-that name is a finished store or no store.
+What a store is, ``scaling.store`` says; how one is made whole or not at all, ``scaling.building``.
 """
 
 from __future__ import annotations
@@ -15,29 +14,30 @@ import contextlib
 import dataclasses
 import hashlib
 import heapq
-import json
 import os
 import pathlib
-import shutil
-import socket
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from scaling import markov
 from scaling import tokenizer as tokenizers
+from scaling.building import Progress, make_store, sync, write_record
+from scaling.config import DataConfig
+from scaling.mixture import Dataset
 from scaling.sources import Advance, DemoSource, Document, FileSource, Source, SourceError
 from scaling.store import MODEL, SCHEMA, SPLITS, STORE, Split, StoreError, TokenStore, open_store, stream_tokens
 from scaling.tokenizer import Tokenizer, VocabularyError
 
 __all__ = [
-    "Split", "StoreError", "TokenStore", "build", "ensure_demo", "is_default", "load_store", "open_store", "split_of",
-    "stream_tokens",
+    "Split", "StoreError", "TokenStore", "build", "ensure_demo", "is_default", "is_there", "load_data", "load_store",
+    "open_store", "split_of", "stream_tokens",
 ]  # fmt: skip
 
 DEMO_OUT = "tokens/apidocs"
+MARKOV = pathlib.Path(markov.OUT).name
 
 HOLDOUT = 20  # one document in twenty is for validation
 SPLIT_SALT = "split-v1"
@@ -54,9 +54,10 @@ def split_of(document_id: str, holdout: int = HOLDOUT) -> str:
 
 
 def is_default(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` names a store of the default corpus: a folder 'apidocs', or 'apidocs-' and something (a vocabulary)."""
+    """Whether ``path`` names a store that is built when it is missing: 'apidocs' or 'apidocs-' and something (a vocabulary),
+    the default corpus, and 'markov', the default generated language."""
     name = pathlib.Path(path).name
-    return name == "apidocs" or name.startswith("apidocs-")
+    return name in ("apidocs", MARKOV) or name.startswith("apidocs-")
 
 
 def load_store(path: str | os.PathLike[str], vocab: str = "bytes") -> TokenStore:
@@ -66,13 +67,29 @@ def load_store(path: str | os.PathLike[str], vocab: str = "bytes") -> TokenStore
       StoreError, SourceError, VocabularyError: each with its remedy.
     """
     if is_default(path) and not (pathlib.Path(path) / STORE).exists():
-        return ensure_demo(path, vocab)
-    store = open_store(path)
+        store = markov.build(markov.Spec(), path) if pathlib.Path(path).name == MARKOV else ensure_demo(path, vocab)
+    else:
+        store = open_store(path)
     if store.vocab != vocab:
         raise StoreError(
             f"{path}: made with vocabulary {store.vocab!r}, data.vocab={vocab!r}; set data.vocab={store.vocab!r} or data.store"
         )
     return store
+
+
+def load_data(config: DataConfig) -> Dataset:
+    """All stores of ``config``, opened or built where they are default ones and missing.
+
+    Raises:
+      StoreError, SourceError, VocabularyError: each with its remedy.
+    """
+    paths, weights = zip(*config.sources, strict=True)
+    return Dataset.of([load_store(path, config.vocab) for path in paths], weights)
+
+
+def is_there(config: DataConfig) -> bool:
+    """Whether every store of ``config`` exists."""
+    return all((pathlib.Path(path) / STORE).exists() for path, _ in config.sources)
 
 
 def ensure_demo(out: str | os.PathLike[str] = DEMO_OUT, vocab: str = "bytes") -> TokenStore:
@@ -117,85 +134,8 @@ def build(source: Source, out: str | os.PathLike[str], vocab: str = "bytes", hol
             f"--vocab {vocab}: must be 'bytes' or a BPE vocabulary size above {tokenizers.BYTE_VOCAB}, such as 4096"
         )
     vocab = vocab if vocab == "bytes" else str(int(vocab))
-    out = pathlib.Path(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(out):
-            recipe = {"source": source.record(), "vocab": vocab, "holdout": holdout}
-            if _exists(out):
-                return _same_store(out, recipe)
-            _sweep_leftovers(out)
-            temporary = out.with_name(f".{out.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-            temporary.mkdir()
-            try:
-                _write_store(source, temporary, recipe)
-                if out.is_dir():
-                    out.rmdir()  # empty, or it would have been refused
-                os.rename(temporary, out)
-                _sync(out.parent)
-            except BaseException:
-                shutil.rmtree(temporary, ignore_errors=True)
-                raise
-    except OSError as error:
-        raise StoreError(
-            f"{out}: cannot be written ({error.strerror}: {error.filename or out}); choose another --out"
-        ) from None
-    return open_store(out)
-
-
-def _exists(out: pathlib.Path) -> bool:
-    return os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir()))
-
-
-def _same_store(out: pathlib.Path, recipe: dict[str, Any]) -> TokenStore:
-    if not (out / STORE).exists():
-        raise StoreError(f"{out}: exists and is no token store; choose another --out or remove it")
-    store = open_store(out)
-    old = json.loads((out / STORE).read_bytes())["recipe"]
-    if old != recipe:
-        changed = ", ".join(key for key in recipe if old.get(key) != recipe[key])
-        raise StoreError(
-            f"{out}: holds a store of another {changed} ({store.description:.80}); choose another --out or remove it"
-        )
-    return store
-
-
-@contextlib.contextmanager
-def _lock(out: pathlib.Path) -> Iterator[None]:
-    """One builder at a time; a killed one lets go by itself."""
-    import fcntl
-
-    with open(out.with_name(f".{out.name}.lock"), "w") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{out}: another process is building it, waiting", file=sys.stderr)
-            fcntl.flock(f, fcntl.LOCK_EX)
-        yield
-
-
-def _sweep_leftovers(out: pathlib.Path) -> None:
-    """Removes what killed builds of ``out`` left on this host."""
-    prefix = f".{out.name}.{socket.gethostname()}."
-    for folder in out.parent.iterdir():
-        name = folder.name
-        if not (name.startswith(prefix) and name.endswith(".tmp")):
-            continue
-        pid = name[len(prefix) : -len(".tmp")]
-        if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    if pid == os.getpid():
-        return False  # the lock is ours and this build has not begun: an earlier process with the same number
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    recipe = {"source": source.record(), "vocab": vocab, "holdout": holdout}
+    return make_store(pathlib.Path(out), recipe, lambda folder: _write_store(source, folder, recipe))
 
 
 # ---- writing
@@ -213,7 +153,7 @@ def _write_store(source: Source, folder: pathlib.Path, recipe: dict[str, Any]) -
         tokenizer = tokenizers.train_bpe(sample, int(vocab))
         del sample
         (folder / MODEL).write_bytes(tokenizer.model)
-        _sync(folder / MODEL)
+        sync(folder / MODEL)
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 65536 else "<u4")
     with Progress("encoding", source.total_bytes) as progress:
         splits = _encode(source, tokenizer, folder, holdout, part, dtype, progress.advance)
@@ -232,9 +172,7 @@ def _write_store(source: Source, folder: pathlib.Path, recipe: dict[str, Any]) -
         "recipe": recipe,
         "found": source.found,
     }
-    (folder / STORE).write_text(json.dumps(content, indent=1) + "\n")
-    _sync(folder / STORE)
-    _sync(folder)
+    write_record(folder, content)
 
 
 def _part_characters(source: Source, holdout: int) -> int | None:
@@ -321,7 +259,7 @@ def _encode(
             os.fsync(file.fileno())
     for split in SPLITS:
         np.save(folder / f"{split}.idx.npy", np.array(offsets[split], np.int64))
-        _sync(folder / f"{split}.idx.npy")
+        sync(folder / f"{split}.idx.npy")
     return {s: Split(offsets[s][-1], n_bytes[s], len(offsets[s]) - 1, hashes[s].hexdigest()) for s in SPLITS}
 
 
@@ -335,63 +273,6 @@ def _check_splits(splits: dict[str, Split], holdout: int) -> None:
                 f"too little text for a validation split: of {total:,} bytes nothing falls to {name!r} with --holdout "
                 f"{holdout}; bring more text (some {2 * holdout * MIN_PART_CHARACTERS:,} bytes) or use a smaller --holdout"
             )
-
-
-def _sync(path: pathlib.Path) -> None:
-    """Flushes a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-class Progress:
-    """Tells how far a long reading is, on stderr: nothing for two seconds, then a bar on a terminal, else a line every ten."""
-
-    QUIET_SECONDS, LINE_SECONDS = 2.0, 10.0
-
-    def __init__(self, what: str, total: int):
-        self.what, self.total, self.done = what, total, 0
-        self.start = time.monotonic()
-        self._next = self.start + self.QUIET_SECONDS
-        self._bar: Any = None
-
-    def advance(self, n: int) -> None:
-        self.done += n
-        now = time.monotonic()
-        if now < self._next:
-            return
-        if sys.stderr.isatty():
-            self._next = now + 0.2
-            if self._bar is None:
-                self._bar = self._start_bar()
-            self._bar.update(0, completed=self.done)
-        else:
-            self._next = now + self.LINE_SECONDS
-            share = min(1.0, self.done / max(1, self.total))
-            left = (now - self.start) * (1 / share - 1) if share else float("nan")
-            print(
-                f"{self.what}: {self.done / 1e6:,.1f} of {self.total / 1e6:,.1f} MB, about {left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    def _start_bar(self) -> Any:
-        from rich import console, progress
-
-        columns = ("{task.description}", progress.BarColumn(), progress.DownloadColumn(), progress.TimeRemainingColumn())
-        bar = progress.Progress(*columns, console=console.Console(stderr=True))
-        bar.add_task(self.what, total=self.total)
-        bar.start()
-        return bar
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
 
 # ---- the command

@@ -16,10 +16,13 @@ import grain
 import numpy as np
 from grain.experimental import index_shuffle, set_next_index
 
+from scaling import mixture
+from scaling.mixture import Dataset
 from scaling.store import TokenStore
 
 SHUFFLE_ROUNDS = 4
-MAX_WINDOWS = 2**32 - 1  # grain's permutation has 32 bits
+SOURCE_BITS = 32  # grain's permutation has as many; in the ids of a mixture the source stands above them
+MAX_WINDOWS = 2**SOURCE_BITS - 1
 
 
 class StreamError(ValueError):
@@ -131,6 +134,75 @@ class Stream:
         self.__dict__.update(state)
 
 
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Streams of several stores as one order of windows (see ``scaling.mixture``); what a ``Stream`` has, this has too.
+
+    Each source keeps its own order, which depends on the seed and its tokens alone, whatever it is mixed with.
+
+    Attributes:
+      streams: one per source.
+      weights: whole numbers, one per source.
+      epoch_windows: until the first source has been seen once.
+      budget_windows: windows that may be asked for.
+    """
+
+    streams: tuple[Stream, ...]
+    weights: tuple[int, ...]
+    epoch_windows: int
+    budget_windows: int
+
+    def window_ids(self, start: int, stop: int) -> np.ndarray:
+        """(stop - start,) int64: of each window in the places ``start`` to ``stop``, its source times 2^32 plus its number.
+
+        Raises:
+          StreamError: when the range leaves the budget.
+        """
+        if not 0 <= start <= stop <= self.budget_windows:
+            raise StreamError(f"windows {start:,} to {stop:,} are outside the budget of {self.budget_windows:,} windows")
+        before = mixture.counts(np.arange(start, stop + 1), self.weights)  # (sources, windows + 1)
+        ids = np.empty(stop - start, np.int64)
+        for i, (stream, seen) in enumerate(zip(self.streams, before, strict=True)):
+            ids[np.diff(seen) == 1] = (i << SOURCE_BITS) + stream.window_ids(int(seen[0]), int(seen[-1]))
+        return ids
+
+    def epoch(self, windows_seen: int) -> float:
+        """How often the source that runs out first has been seen after ``windows_seen`` windows."""
+        return windows_seen / self.epoch_windows
+
+    def windows(self, ids: np.ndarray) -> np.ndarray:
+        """(B, T + 1) int32 tokens of the windows ``ids`` (B,)."""
+        out = np.empty((len(ids), self.streams[0].context + 1), np.int32)
+        source = ids >> SOURCE_BITS
+        for i, stream in enumerate(self.streams):
+            mine = source == i
+            out[mine] = stream.windows(ids[mine] & MAX_WINDOWS)
+        return out
+
+
+def open_stream(
+    dataset: Dataset, context: int, seed: int, budget_tokens: int | None = None, epochs: float = 1.0
+) -> Stream | Mixture:
+    """The training stream of ``dataset``; arguments and errors as of ``Stream.open``, where no source may be seen more often
+    than ``epochs`` times (to within one window).
+    """
+    if not dataset.mixed:
+        return Stream.open(dataset.stores[0], context, seed, budget_tokens, epochs)
+    streams = [Stream.open(store, context, fold(seed, store.fingerprint)) for store in dataset.stores]
+    one_epoch = mixture.epoch_windows([stream.epoch_windows for stream in streams], dataset.weights)
+    allowed = math.floor(epochs * one_epoch + 1e-9)
+    budget = allowed if budget_tokens is None else -(-budget_tokens // context)
+    shares = mixture.counts(budget, dataset.weights).tolist()
+    if budget > allowed:
+        need, name = max((n / s.epoch_windows, name) for n, s, name in zip(shares, streams, dataset.names, strict=True))
+        raise StreamError(
+            f"data.mixture: {budget_tokens:,} tokens see {name!r} {need:.3g} times, data.epochs={epochs:g}; allow repeats with "
+            f"data.epochs={math.ceil(10 * need) / 10:g}, lower the budget or its weight, or bring more of it"
+        )
+    streams = [dataclasses.replace(s, budget_windows=n) for s, n in zip(streams, shares, strict=True)]
+    return Mixture(tuple(streams), dataset.weights, one_epoch, budget)
+
+
 def window_view(tokens: np.ndarray, context: int) -> np.ndarray:
     """All windows of ``tokens`` (N,) as a view, ((N - 1) // T, T + 1): copying rows of it is cheaper than indices."""
     return np.lib.stride_tricks.sliding_window_view(tokens.view(np.ndarray), context + 1)[::context]
@@ -141,7 +213,7 @@ class Rows:
     processes out along the batch axis.  A whole batch per record is about four times cheaper than windows batched by grain.
     """
 
-    def __init__(self, stream: Stream, batch_windows: int, process_index: int = 0, process_count: int = 1):
+    def __init__(self, stream: Stream | Mixture, batch_windows: int, process_index: int = 0, process_count: int = 1):
         if batch_windows % process_count:
             raise StreamError(
                 f"a batch of {batch_windows} windows does not split over {process_count} processes; choose a multiple"
@@ -162,7 +234,7 @@ class Rows:
 
 
 def loader(
-    stream: Stream, batch_windows: int, start_step: int = 0, process_index: int = 0, process_count: int = 1
+    stream: Stream | Mixture, batch_windows: int, start_step: int = 0, process_index: int = 0, process_count: int = 1
 ) -> grain.DatasetIterator[np.ndarray]:
     """Batches of this process from ``start_step`` on, (B / P, T + 1) int32 each, until the budget ends.
 
@@ -202,12 +274,65 @@ def validation(store: TokenStore, context: int, max_windows: int) -> np.ndarray:
     return window_view(store.tokens("valid"), context)[np.arange(n) * available // n].astype(np.int32)
 
 
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """The fixed validation windows of a run, and what their losses amount to.
+
+    Attributes:
+      names: of the sources.
+      shares: of the sources in training, summing to one.
+      sizes: how many of the windows each source has, in their order.
+      n_bytes: that the targets of each source's windows stand for.
+      windows: (n, T + 1) int32, one source after another.
+    """
+
+    names: tuple[str, ...]
+    shares: tuple[float, ...]
+    sizes: tuple[int, ...]
+    n_bytes: tuple[int, ...]
+    windows: np.ndarray
+
+    @classmethod
+    def open(cls, dataset: Dataset, context: int, max_windows: int) -> Validation:
+        """At most ``max_windows`` of each source, as ``validation`` picks them; raises what it raises."""
+        each = [validation(store, context, max_windows) for store in dataset.stores]
+        n_bytes = [target_bytes(store, windows) for store, windows in zip(dataset.stores, each, strict=True)]
+        return cls(dataset.names, dataset.shares, tuple(map(len, each)), tuple(n_bytes), np.concatenate(each))
+
+    def losses(self, nats: np.ndarray) -> dict[str, Any]:
+        """What a metrics row tells of ``nats`` (n,), summed over each window's targets: the loss in nats per token, its
+        standard error and bits per byte; of a mixture also of each source, and then the loss is that of the mixture, the
+        sources' losses weighted as in training."""
+        context = self.windows.shape[1] - 1
+        parts = np.split(nats, np.cumsum(self.sizes)[:-1])
+        each = [_loss(part, context, n_bytes) for part, n_bytes in zip(parts, self.n_bytes, strict=True)]
+        if len(each) == 1:
+            return each[0]
+        errors = [row["loss_stderr"] for row in each]
+        mean_nats = sum(share * part.mean() for share, part in zip(self.shares, parts, strict=True))
+        mean_bytes = sum(share * n / size for share, n, size in zip(self.shares, self.n_bytes, self.sizes, strict=True))
+        return {
+            "loss": sum(share * row["loss"] for share, row in zip(self.shares, each, strict=True)),
+            "loss_stderr": None if None in errors else math.hypot(*(s * e for s, e in zip(self.shares, errors, strict=True))),
+            "bpb": bits_per_byte(float(mean_nats), float(mean_bytes)),
+            "sources": dict(zip(self.names, each, strict=True)),
+        }
+
+
+def _loss(nats: np.ndarray, context: int, n_bytes: int) -> dict[str, Any]:
+    return {
+        "loss": float(nats.mean() / context),
+        "loss_stderr": float(nats.std(ddof=1) / context / np.sqrt(len(nats))) if len(nats) > 1 else None,
+        "bpb": bits_per_byte(float(nats.sum()), n_bytes),
+    }
+
+
 def target_bytes(store: TokenStore, windows: np.ndarray) -> int:
     """UTF-8 bytes that the targets of ``windows`` (n, T + 1), all but each first token, stand for; document ends count none."""
     return int(store.token_bytes[windows[:, 1:]].sum())
 
 
-def bits_per_byte(nats: float, n_bytes: int) -> float:
+def bits_per_byte(nats: float, n_bytes: float) -> float:
     """``nats``, summed over all targets, per byte of their text: the loss that does not depend on the vocabulary."""
     return nats / math.log(2) / n_bytes
 

@@ -12,15 +12,15 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
 import jax
 
 from scaling import config, corpus, runs, sizes, sweep
+from scaling.mixture import Dataset
 from scaling.plan import Plan, make_plan
-from scaling.store import TokenStore, stream_tokens
 from scaling.units import format_count
 
 
@@ -31,7 +31,7 @@ class Job:
     config: config.TrainConfig
     run_dir: pathlib.Path
     plan: Plan
-    store: TokenStore
+    data: Dataset
     digest: str
     parent_dir: pathlib.Path | None = None  # a branch starts from this trunk's checkpoint at plan.fork_steps
     cluster: str | None = None
@@ -40,6 +40,13 @@ class Job:
     def rows(self) -> int:
         """Windows per step."""
         return self.plan.batch_windows
+
+    def sources(self, step: int, val: dict[str, Any] | None) -> dict[str, Any]:
+        """What done.json tells of each source of a mixture: tokens and epochs seen, and its own validation loss."""
+        if not self.data.mixed:
+            return {}
+        seen = self.data.seen(step * self.rows, self.config.model.context)
+        return {"sources": {name: seen[name] | (val["sources"][name] if val else {}) for name in seen}}
 
     def summary(self) -> str:
         """The run in words: shape and the rule that it comes from, N, D, C, schedule, warnings."""
@@ -60,9 +67,9 @@ def job_from_config(name: str, overrides: dict[str, Any]) -> Job:
     """A single run from a config file."""
     tree, _ = sweep.load_config(name, overrides)
     resolved = config.resolve(tree, name)
-    store = corpus.load_store(resolved.data.store, resolved.data.vocab)
-    plan = make_plan(resolved, stream_tokens=stream_tokens(store, resolved.model.context))
-    return Job(resolved, pathlib.Path(resolved.run_dir), plan, store, config.digest(resolved, store.fingerprint))
+    data = corpus.load_data(resolved.data)
+    plan = make_plan(resolved, stream_tokens=data.stream_tokens(resolved.model.context))
+    return Job(resolved, pathlib.Path(resolved.run_dir), plan, data, config.digest(resolved, data.fingerprint))
 
 
 def job_from_spec(path: pathlib.Path) -> Job:
@@ -76,7 +83,7 @@ def job_from_spec(path: pathlib.Path) -> Job:
         raise runs.RunError(f"{path}: no such file; give the spec.json of a member that scaling.launch wrote")
     run_dir = path.parent
     resolved = dataclasses.replace(config.from_resolved(spec["config"]), run_dir=str(run_dir))
-    store = corpus.load_store(resolved.data.store, resolved.data.vocab)
+    data = corpus.load_data(resolved.data)
     trunk, parent_dir, fork_at = None, None, None
     if spec["parent"] is not None:
         parent_dir = run_dir / spec["parent_dir"]
@@ -84,9 +91,9 @@ def job_from_spec(path: pathlib.Path) -> Job:
         if content is None:
             raise runs.RunError(f"{parent_dir / runs.PLAN}: the trunk {spec['parent']} has not started; train it first")
         trunk, fork_at = Plan.from_dict(content), f"{spec['fork_steps']} steps"
-    epoch = stream_tokens(store, resolved.model.context)
+    epoch = data.stream_tokens(resolved.model.context)
     plan = make_plan(resolved, stream_tokens=epoch, trunk=trunk, fork_at=fork_at)
-    return Job(resolved, run_dir, plan, store, spec["digest"], parent_dir, spec["cluster"])
+    return Job(resolved, run_dir, plan, data, spec["digest"], parent_dir, spec["cluster"])
 
 
 @contextlib.contextmanager
@@ -110,6 +117,12 @@ def exclusive(run_dir: pathlib.Path) -> Iterator[None]:
         yield
 
 
+def is_superseded(job: Job) -> bool:
+    """Whether a launcher has given the member another config since its spec was read; ask while holding the run directory."""
+    spec = runs.read_json(job.run_dir / runs.SPEC) if job.cluster is not None else None
+    return spec is not None and spec["digest"] != job.digest
+
+
 def open_run_dir(job: Job, device: dict[str, Any]) -> None:
     """Writes config.json, plan.json and env.json at the first start; later compares.
 
@@ -121,15 +134,17 @@ def open_run_dir(job: Job, device: dict[str, Any]) -> None:
     if there is not None and there["digest"] != job.digest:
         old = config.identity(config.from_resolved(there["config"]))
         changes = config.difference(old, config.identity(job.config)) or [
-            f"data: {there['data_fingerprint']} -> {job.store.fingerprint}"
+            f"data: {there['data_fingerprint']} -> {job.data.fingerprint}"
         ]
         raise runs.RunError(
             f"{path}: another run lives here ({'; '.join(changes)}); choose another run_dir, or undo the change"
         )
     if there is None:
-        runs.write_json(job.run_dir / runs.PLAN, job.plan.to_dict() | {"cluster": job.cluster or job.run_dir.name})
+        ideal_loss = job.data.ideal_loss(job.config.model.context)
+        more = {"cluster": job.cluster or job.run_dir.name, "ideal_loss": ideal_loss}
+        runs.write_json(job.run_dir / runs.PLAN, job.plan.to_dict() | more)
         runs.write_json(job.run_dir / runs.ENV, environment() | device)
-        content = {"digest": job.digest, "data_fingerprint": job.store.fingerprint, "config": config.to_dict(job.config)}
+        content = {"digest": job.digest, "data_fingerprint": job.data.fingerprint, "config": config.to_dict(job.config)}
         runs.write_json(path, content)
 
 
@@ -162,6 +177,13 @@ def drop_rows_after(run_dir: pathlib.Path, step_number: int) -> None:
         path.unlink(missing_ok=True)
 
 
+def rows_lost(run_dir: pathlib.Path, step_number: int, meta: Mapping[str, Any]) -> str | None:
+    """Whether metrics.jsonl lacks rows that were there when the checkpoint of ``step_number`` was saved; then in words."""
+    before = meta.get("rows") or 0  # not counted by the first version
+    left = sum(row["step"] <= step_number for row in runs.Member(run_dir).metrics())
+    return f"{run_dir / runs.METRICS}: {left} of {before} rows up to step {step_number} are left" if left < before else None
+
+
 def write_done(job: Job, at: int, cause: str | None, val: dict[str, Any] | None) -> None:
     """The member's last file: its presence means finished."""
     member = runs.Member(job.run_dir)
@@ -178,6 +200,7 @@ def write_done(job: Job, at: int, cause: str | None, val: dict[str, Any] | None)
         "val_loss": val and val["loss"],
         "val_loss_stderr": val and val["loss_stderr"],
         "val_bpb": val and val["bpb"],
+        **job.sources(at, val),
         "annealed": job.plan.annealed,
         "seconds": {kind: round(s, 3) for kind, s in member.seconds().items()},
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),

@@ -101,11 +101,7 @@ def make_plan(
     except ValueError as error:
         problems.append(str(error))
     if stream_tokens is not None and tokens > stream_tokens * config.data.epochs:
-        problems.append(
-            f"budget={config.budget!r}: needs {tokens:,} tokens, the stream {config.data.store} holds {stream_tokens:,} and "
-            f"data.epochs={config.data.epochs:g} allows {stream_tokens * config.data.epochs:,.0f}; allow repeats with "
-            f"data.epochs={math.ceil(10 * tokens / stream_tokens) / 10:g}, or lower the budget, or bring more text"
-        )
+        problems.append(_too_long(config, tokens, stream_tokens))
     warmup = trunk.warmup_steps if trunk else _warmup_steps(config, n, batch_tokens, steps, steps_of)
     fork_steps = 0 if fork_at is None else steps_of(fork_at, tokens)
     cooldown = 0
@@ -140,6 +136,20 @@ def _checkpoint_bytes(config: TrainConfig) -> int:
     parts = flops.param_counts(config.model)
     one_moment = parts["attention"] + parts["mlp"] if config.optim.optimizer == "muon" else 0
     return BYTES_PER_NUMBER * (3 * sum(parts.values()) - one_moment)
+
+
+def _too_long(config: TrainConfig, tokens: int, stream_tokens: int) -> str:
+    data = config.data
+    if stream_tokens == 0:
+        stores = " or ".join(path for path, _ in data.sources)
+        return f"model.context={config.model.context}: {stores} holds no window so long; lower it, or bring more text"
+    ends = " until its first store has been seen once" if data.mixture else ""
+    stream = f"the mixture of {', '.join(path for path, _ in data.sources)}" if data.mixture else f"the stream {data.store}"
+    return (
+        f"budget={config.budget!r}: needs {tokens:,} tokens, {stream} holds {stream_tokens:,}{ends} and "
+        f"data.epochs={data.epochs:g} allows {stream_tokens * data.epochs:,.0f}; allow repeats with "
+        f"data.epochs={math.ceil(10 * tokens / stream_tokens) / 10:g}, or lower the budget, or bring more text"
+    )
 
 
 def _warmup_steps(config: TrainConfig, n: int, batch_tokens: int, steps: int, steps_of: Any) -> int:

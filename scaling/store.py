@@ -13,8 +13,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +58,10 @@ class TokenStore:
       fingerprint: sixteen hex digits of the tokens of both splits and the tokenizer.
       description: what the text is, in words.
       source: the record of where it came from, with what was found in it.
-      split_by: 'documents', or 'parts' where too few documents had to be cut.
+      split_by: 'documents', 'parts' where too few documents had to be cut, or 'streams' of a generated language.
+      tokenizer_fingerprint: two stores with the same one agree on every id.
+      entropies: of a generated language (``scaling.markov``), nats of a token when 0, 1, ... of those before it are known,
+        further ones as the last; of text nobody knows them, and there are none.
     """
 
     path: pathlib.Path
@@ -68,14 +73,21 @@ class TokenStore:
     description: str
     source: dict[str, Any]
     split_by: str
+    tokenizer_fingerprint: str
+    entropies: tuple[float, ...] = ()
 
     def tokens(self, split: str) -> np.memmap:
         """(tokens,) of ``split``, mapped from the file."""
         return np.memmap(self.path / f"{split}.bin", self.dtype, "r")
 
     def offsets(self, split: str) -> np.ndarray:
-        """(docs + 1,) int64: document i is ``tokens[offsets[i]:offsets[i + 1]]``, its end token included."""
+        """(docs + 1,) int64: document i is ``tokens[offsets[i]:offsets[i + 1]]``, its end token included; the one stream of a
+        generated language has none."""
         return np.load(self.path / f"{split}.idx.npy")
+
+    def ideal_loss(self, context: int) -> float | None:
+        """The expected loss of the best possible model over windows of ``context`` targets, where the source is known."""
+        return mean_entropy(self.entropies, context) if self.entropies else None
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -89,6 +101,12 @@ class TokenStore:
     def token_bytes(self) -> np.ndarray:
         """(V,) int64: UTF-8 bytes per token, 0 for specials."""
         return self.tokenizer.token_bytes
+
+
+def mean_entropy(entropies: Sequence[float], context: int) -> float:
+    """Mean nats over ``context`` targets, of which the first knows one token before it, the second two, and so on."""
+    first = entropies[1 : context + 1]
+    return (math.fsum(first) + (context - len(first)) * entropies[-1]) / context
 
 
 def stream_tokens(store: TokenStore, context: int) -> int:
@@ -122,7 +140,8 @@ def open_store(path: str | os.PathLike[str]) -> TokenStore:
             path=path, vocab_size=content["vocab_size"], vocab=content["vocab"], dtype=np.dtype(content["dtype"]),
             splits={s: Split(**content["splits"][s]) for s in SPLITS}, fingerprint=content["fingerprint"],
             description=content["description"], source=content["recipe"]["source"] | content["found"],
-            split_by=content["split"]["by"],
+            split_by=content["split"]["by"], tokenizer_fingerprint=content["tokenizer"]["fingerprint"],
+            entropies=tuple(content.get("entropies", ())),
         )  # fmt: skip
     except (KeyError, TypeError) as error:
         raise StoreError(f"{path / STORE}: incomplete ({error}); {again}") from None

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
+import functools
 import os
 import pathlib
 import signal
@@ -27,7 +29,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from scaling import checkpoint, cli, config, data, flops, optim, partition, runs, step
-from scaling.job import Job, drop_rows_after, exclusive, job_from_config, job_from_spec, open_run_dir, write_done
+from scaling import job as jobs
+from scaling.job import Job
 from scaling.progress import Chrono, LossTrack
 from scaling.sources import SourceError
 from scaling.store import StoreError
@@ -93,27 +96,28 @@ class Run:
             self.train = step.compile_train(programs, job.plan, context)
         self.evaluate: Any = None  # compiled when it is first needed: before the first step it would only delay that
         self.checkpoints = checkpoint.Checkpoints(job.run_dir, marks=(*job.plan.marks, job.plan.steps))
-        self.stream = data.Stream.open(job.store, context, job.config.seed, job.plan.tokens, job.config.data.epochs)
-        self.val_windows = data.validation(job.store, context, job.config.data.val_windows)
-        self.val_bytes = data.target_bytes(job.store, self.val_windows)
+        self.stream = data.open_stream(job.data, context, job.config.seed, job.plan.tokens, job.config.data.epochs)
+        self.validation = data.Validation.open(job.data, context, job.config.data.val_windows)
         self.state, self.track, self.ids_hash, self.at = self._first_state()
         self.attempt, self._attempt_path = self._claim()
         self._row_at = (self.at, 0.0)  # step and training seconds at the last row
         self._saved_at = self._recorded_at = time.monotonic()
         self._printed_at = 0.0
+        self._rows = len(runs.Member(job.run_dir).metrics()) if self.lead else 0
+        self._doing: str | None = None  # 'train' once steps follow each other: then the launcher's watchdog counts
         self.stop = StopRequest()
 
     def _first_state(self) -> tuple[step.TrainState, LossTrack, int, int]:
         """From the own newest checkpoint, else the trunk's at the fork, else fresh."""
         job, abstract = self.job, self.programs.abstract_state
         with self.chrono("restore"):
-            own = self.checkpoints.restore_newest(abstract)
+            own = self.checkpoints.restore_newest(abstract, functools.partial(jobs.rows_lost, job.run_dir))
             if own is not None:
                 at, state, meta = own
                 return state, LossTrack(**meta["track"]), int(meta["ids_hash"]), at
             if job.parent_dir is not None:
                 at = job.plan.fork_steps
-                state, meta = checkpoint.Checkpoints(job.parent_dir, read_only=True).restore(at, abstract)
+                state, meta = checkpoint.Checkpoints(job.parent_dir, read_only=True).restore_mark(at, abstract)
                 return state, LossTrack(**meta["track"]).forked(), int(meta["ids_hash"]), at
         with self.chrono("compile"):
             return self.programs.init(step.named_key(job.config.seed, "init")), LossTrack(), 0, 0
@@ -122,7 +126,7 @@ class Run:
         content = {"started_at": time.time(), "host": socket.gethostname(), "pid": os.getpid(), "from_step": self.at}
         if not self.lead:
             return content, None
-        drop_rows_after(self.job.run_dir, self.at)
+        jobs.drop_rows_after(self.job.run_dir, self.at)
         return content, runs.claim_attempt(self.job.run_dir, content)
 
     # -- rows and records
@@ -132,11 +136,22 @@ class Run:
         self._recorded_at = time.monotonic()
         if self._attempt_path is not None:
             content = {"to_step": self.at, "seconds": self.chrono.seconds(), "exit": exit_kind, "cause": cause}
-            runs.write_json(self._attempt_path, self.attempt | content)
+            runs.write_json(self._attempt_path, self.attempt | content | {"doing": self._doing})
+
+    @contextlib.contextmanager
+    def _between_steps(self, kind: str) -> Iterator[None]:
+        """A part that may take any time; the attempt's record says so, since the watchdog goes by it."""
+        before, self._doing = self._doing, kind
+        self.record_attempt()
+        with self.chrono(kind):
+            yield
+        self._doing = before
+        self.record_attempt()
 
     def _append(self, row: dict[str, Any]) -> None:
         if self.lead:
             runs.append_jsonl(self.job.run_dir / runs.METRICS, row)
+            self._rows += 1
 
     def _position(self, at: int) -> dict[str, Any]:
         plan = self.job.plan
@@ -154,6 +169,8 @@ class Run:
         row = {"kind": "train", **self._position(at), "loss": self.track.take_mean(), "lr": lr, "grad_norm": grad_norm}
         row |= {"tokens_per_second": round(speed, 1), "flops_per_second": round(achieved), "mfu": mfu and round(mfu, 4)}
         row |= {"epoch": round(self.stream.epoch(at * self.job.rows), 4), "ids_hash": f"{self.ids_hash:012x}"}
+        if self.job.data.mixed:
+            row["sources"] = self.job.data.seen(at * self.job.rows, self.job.config.model.context)
         self._append(row)
         if time.monotonic() - self._printed_at > PRINT_SECONDS or at == plan.steps:
             self._printed_at = time.monotonic()
@@ -165,25 +182,20 @@ class Run:
     def validate(self) -> dict[str, Any]:
         """Loss over the fixed validation windows: nats per token with standard error, and bits per byte."""
         if self.evaluate is None:
-            with self.chrono("compile"):
+            with self._between_steps("compile"):
                 self.evaluate = step.compile_evaluate(self.programs, self.job.plan, self.job.config.model.context)
-        with self.chrono("eval"):
-            nats = np.concatenate(list(self._window_nats()))[: len(self.val_windows)]
-        context = self.job.config.model.context
-        row = {
-            "kind": "val",
-            **self._position(self.at),
-            "loss": float(nats.mean() / context),
-            "loss_stderr": float(nats.std(ddof=1) / context / np.sqrt(len(nats))) if len(nats) > 1 else None,
-            "bpb": data.bits_per_byte(float(nats.sum()), self.val_bytes),
-        }
+        with self._between_steps("eval"):
+            nats = np.concatenate(list(self._window_nats()))[: len(self.validation.windows)]
+        row = {"kind": "val", **self._position(self.at), **self.validation.losses(nats)}
         self._append(row)
         print(f"step {self.at:,}  validation loss {row['loss']:.4f} nats/token, {row['bpb']:.4f} bits/byte", flush=True)
+        for name, source in row.get("sources", {}).items():
+            print(f"  {name}: {source['loss']:.4f} nats/token, {source['bpb']:.4f} bits/byte", flush=True)
         return row
 
     def _window_nats(self) -> Iterator[np.ndarray]:
         """Nats per window, a batch at a time; the last batch is filled up with its first window."""
-        rows, windows = self.job.rows, self.val_windows
+        rows, windows = self.job.rows, self.validation.windows
         for i in range(0, len(windows), rows):
             part = windows[i : i + rows]
             full = np.concatenate([part, np.repeat(part[:1], rows - len(part), axis=0)])
@@ -199,9 +211,10 @@ class Run:
 
     def save(self) -> None:
         """Starts an asynchronous checkpoint of the state as it is."""
-        with self.chrono("checkpoint"):
+        with self._between_steps("checkpoint"):
+            runs.sync(self.job.run_dir / runs.METRICS)
             meta = {"track": self.track.to_dict(), "ids_hash": str(self.ids_hash), "digest": self.job.digest}
-            self.checkpoints.save(self.at, self.state, meta)
+            self.checkpoints.save(self.at, self.state, meta | {"rows": self._rows})
         self._saved_at = time.monotonic()
 
     # -- the loop
@@ -218,6 +231,8 @@ class Run:
             plan.fork_steps + round(i * (plan.steps - plan.fork_steps) / job.config.evals) for i in range(1, job.config.evals)
         }
         pending: tuple[int, step.Metrics, np.float32] | None = None
+        self._doing = "train"
+        self.record_attempt()
         while self.at < plan.steps:
             with self.chrono("data"):
                 windows = self._on_mesh(next(batches))
@@ -276,7 +291,7 @@ class Run:
         plan = self.job.plan
         stopped = cause is None and self.at < plan.steps
         row = None if cause or stopped else self.validate()
-        with self.chrono("checkpoint"):
+        with self._between_steps("checkpoint"):
             self.checkpoints.wait()
             self.checkpoints.close()
         self.record_attempt("preempted" if stopped else "done", cause)
@@ -284,7 +299,9 @@ class Run:
             print(f"saved at step {self.at:,} of {plan.steps:,}; run the same command to go on", flush=True)
             return runs.PREEMPTED
         if self.lead:
-            write_done(self.job, self.at, cause, row)
+            jobs.write_done(self.job, self.at, cause, row)
+        for name, seen in self.job.sources(self.at, None).get("sources", {}).items():
+            print(f"  {name}: {seen['tokens']:,} tokens, {seen['epochs']:.3g} epochs", flush=True)
         print(f"diverged: {cause}" if cause else f"finished: {plan.tokens:,} tokens, done.json written", flush=True)
         return 0
 
@@ -296,24 +313,30 @@ def train(job: Job, chrono: Chrono) -> int:
       ConfigError, RunError: for what cannot be used, before anything is trained.
     """
     lead = jax.process_index() == 0
-    with exclusive(job.run_dir) if lead else contextlib.nullcontext():
+    with jobs.exclusive(job.run_dir) if lead else contextlib.nullcontext():
         if runs.read_json(job.run_dir / runs.DONE) is not None:
             there = runs.read_json(job.run_dir / runs.CONFIG)
             if there is not None and there["digest"] == job.digest:
                 print(f"{job.run_dir}: already done, nothing to train", flush=True)
                 return 0
+        if lead and jobs.is_superseded(job):
+            print(f"{job.run_dir}: was given another config while this process started; nothing was trained", flush=True)
+            return runs.PREEMPTED
         set_up_jax(job.config.machine)
         device = peak_flops()
         programs = step.make_programs(job.config, partition.make_mesh(job.config.machine, job.rows))
         if lead:
-            open_run_dir(job, device)
+            jobs.open_run_dir(job, device)
             print(job.summary(), flush=True)
         run = Run(job, programs, chrono, device)
         try:
             return run.finish(run.loop())
         except Exception as error:
+            with contextlib.suppress(OSError):  # the disk may be what failed
+                run.record_attempt("error", f"{type(error).__name__}: {error}")
+            if cli.remedy(error):
+                raise
             traceback.print_exc()
-            run.record_attempt("error", f"{type(error).__name__}: {error}")
             return 1
 
 
@@ -336,7 +359,7 @@ def main(argv: list[str] | None = None) -> int:
         if (args.config is None) == (args.spec is None):
             parser.error("give --config FILE, such as --config default.py (or a member's --spec)")
         start_distributed()
-        job = job_from_spec(args.spec) if args.spec else job_from_config(args.config, overrides)
+        job = jobs.job_from_spec(args.spec) if args.spec else jobs.job_from_config(args.config, overrides)
         return train(job, chrono)
 
     return cli.guarded(run, StoreError, SourceError, VocabularyError, data.StreamError)
@@ -354,6 +377,8 @@ def start_distributed() -> None:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGUSR1"):  # the launcher's watchdog asks a hanging worker where it stands
+        faulthandler.register(signal.SIGUSR1)
     try:
         status = main()
     except KeyboardInterrupt:

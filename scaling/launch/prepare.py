@@ -19,7 +19,8 @@ from scaling.launch import folder as folders
 from scaling.launch.folder import Item, LaunchError
 from scaling.launch.local import usable_cores
 from scaling.launch.schedule import MIN_SIZES_TO_PREDICT
-from scaling.store import STORE, StoreError, stream_tokens
+from scaling.mixture import Dataset
+from scaling.store import STORE, StoreError
 from scaling.units import format_bytes
 
 _OF_TRUNK = re.compile(r": its trunk (\S+) cannot run")
@@ -132,17 +133,18 @@ def complete(request: Request, loaded: sweeps.Sweep, build: bool, say: Callable[
     Raises:
       LaunchError: with every problem.
     """
-    store, seconds = loaded.members[0].config.data.store, 0.0
-    if build and not _exists(store):
-        say(f"building the token store {store} from real text, once …")
+    data, seconds = loaded.members[0].config.data, 0.0
+    if build and not corpus.is_there(data):
+        say(f"building the token store {' and '.join(_missing(data))}, once …")
         start = time.monotonic()
-        corpus.load_store(store, loaded.members[0].config.data.vocab)
+        corpus.load_data(data)
         seconds = time.monotonic() - start
         try:
             loaded = sweeps.load(request.sweep, request.overrides, _stream_tokens(request))
         except configs.ConfigError as error:
             raise LaunchError(_of_config(error)) from None
-    fingerprint = corpus.open_store(store).fingerprint if _exists(store) else None
+    dataset = corpus.load_data(data) if corpus.is_there(data) else None
+    fingerprint = dataset.fingerprint if dataset else None
     cores = request.slots or len(usable_cores())
     gated = len(loaded.sizes()) >= MIN_SIZES_TO_PREDICT
     folder = request.out / loaded.name
@@ -158,7 +160,7 @@ def complete(request: Request, loaded: sweeps.Sweep, build: bool, say: Callable[
         problems += _disk_problems(items, request.out)
     if problems:
         raise LaunchError(problems)
-    return Prepared(request, loaded, folder, tuple(items), cores, store, fingerprint, gated, seconds)
+    return Prepared(request, loaded, folder, tuple(items), cores, _words(data, dataset), fingerprint, gated, seconds)
 
 
 def _disk_problems(items: list[Item], out: pathlib.Path) -> list[str]:
@@ -183,31 +185,37 @@ def place(loaded: sweeps.Sweep, folder: pathlib.Path, fingerprint: str, cores: i
     return items
 
 
-def _exists(store: str) -> bool:
-    return (pathlib.Path(store) / STORE).exists()
+def _missing(data: configs.DataConfig) -> list[str]:
+    return [path for path, _ in data.sources if not (pathlib.Path(path) / STORE).exists()]
+
+
+def _words(data: configs.DataConfig, dataset: Dataset | None) -> str:
+    return dataset.words() if dataset else ", ".join(path for path, _ in data.sources)
 
 
 def _stream_tokens(request: Request) -> int | None:
     """Tokens of one epoch, once the store is there."""
     base, _ = sweeps.load_config(request.sweep, request.overrides)
-    if not _exists(base.data.store):
-        return None
-    return stream_tokens(corpus.load_store(base.data.store, base.data.vocab), base.model.context)
+    data = configs.data_of(base)
+    return corpus.load_data(data).stream_tokens(base.model.context) if data and corpus.is_there(data) else None
 
 
 def _store_problems(loaded: sweeps.Sweep, needed: bool) -> list[str]:
     problems = []
-    for field in ("store", "vocab"):
-        found = sorted({getattr(m.config.data, field) for m in loaded.members})
+    for field in ("store", "mixture", "vocab"):
+        found = sorted({str(getattr(m.config.data, field)) for m in loaded.members})
         if len(found) > 1:
             problems.append(
                 f"data.{field}: all members of a sweep share one, here are {', '.join(found)}; make a sweep of each"
             )
-    store = loaded.members[0].config.data.store
-    if needed and not problems and not _exists(store) and not corpus.is_default(store):
-        problems.append(
-            f"data.store={store!r}: there is no such token store; make it: python -m scaling.corpus --text FILE --out {store}"
-        )
+    data = loaded.members[0].config.data
+    field = "mixture" if data.mixture else "store"
+    for store in _missing(data) if needed and not problems else ():
+        if not corpus.is_default(store):
+            problems.append(
+                f"data.{field}={store!r}: there is no such token store; make it: python -m scaling.corpus --text FILE "
+                f"--out {store}"
+            )
     return problems
 
 
