@@ -14,7 +14,14 @@ from scaling import model, parameterization, units
 from scaling.config import ConfigError, MachineConfig
 
 AXES = ("data", "fsdp", "tensor")
-LOGICAL = {"embed": "fsdp", "vocab": "tensor", "heads": "tensor", "kv_heads": "tensor", "ff": "tensor"}
+# Logical axis of a parameter -> (axis of the mesh that splits it, field of ModelConfig that is its size).
+LOGICAL = {
+    "embed": ("fsdp", "width"),
+    "vocab": ("tensor", "vocab_size"),
+    "heads": ("tensor", "heads"),
+    "kv_heads": ("tensor", "kv_heads"),
+    "ff": ("tensor", "ff"),
+}
 BATCH = PartitionSpec(("data", "fsdp"))
 
 
@@ -28,7 +35,7 @@ def make_mesh(machine: MachineConfig, windows: int | None = None) -> Mesh:
       windows: of a batch; None where none is to be split.
 
     Raises:
-      ConfigError: when there are too few devices, or the batch does not split over them.
+      ConfigError: when there are too few devices, a process has none of them, or the batch does not split over them.
     """
     shape = [getattr(machine, axis) for axis in AXES]
     devices = jax.devices()
@@ -45,38 +52,71 @@ def make_mesh(machine: MachineConfig, windows: int | None = None) -> Mesh:
         except ValueError as error:
             raise ConfigError([str(error)]) from None
     n = int(np.prod(shape))
+    asked = f"machine.data, fsdp, tensor = {shape}"
     if n < 1 or n > len(devices):
-        raise ConfigError([f"machine.data, fsdp, tensor = {shape}: needs {n} devices, there are {len(devices)}; lower an axis"])
+        raise ConfigError([f"{asked}: needs {n} devices, there are {len(devices)}; lower an axis"])
+    idle = sorted({d.process_index for d in devices} - {d.process_index for d in devices[:n]})
+    if idle:
+        few = f"{n} of {len(devices)} devices leave process {idle[0]} without one"
+        raise ConfigError([f"{asked}: {few}; raise an axis, or start fewer processes"])
     return Mesh(np.array(devices[:n]).reshape(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def param_spec(path: tuple[Any, ...], leaf: Any, mesh: Mesh) -> PartitionSpec:
-    """How one parameter (or its optimizer moment, whose path ends alike) is split.
+def param_spec(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
+    """How one parameter (or its optimizer moment, whose path ends alike) is split over the axes of a mesh."""
+    return PartitionSpec(*(LOGICAL[a][0] if a else None for a in _logical(path, leaf)))
 
-    Raises:
-      ConfigError: when an axis of the mesh does not divide the dimension that it splits.
-    """
-    axes: tuple[str | None, ...] = ()
-    if leaf.ndim:
-        axes = parameterization.PARAMETERS[model.param_name(path)][1]
-        axes = (None,) * (leaf.ndim - len(axes)) + axes
-    spec = [LOGICAL.get(a) if a else None for a in axes]
-    for size, axis in zip(leaf.shape, spec, strict=True):
-        if axis and size % mesh.shape[axis]:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise ConfigError(
-                [f"machine.{axis}={mesh.shape[axis]}: does not divide {name} {leaf.shape}; choose a divisor of {size}"]
-            )
-    return PartitionSpec(*spec)
+
+def _logical(path: tuple[Any, ...], leaf: Any) -> tuple[str | None, ...]:
+    """The logical axis of every dimension of ``leaf``; layers are stacked on dimensions before those of the table."""
+    if not leaf.ndim:
+        return ()
+    axes = parameterization.PARAMETERS[model.param_name(path)][1]
+    axes = tuple(a if a in LOGICAL else None for a in axes)
+    return (None,) * (leaf.ndim - len(axes)) + axes
 
 
 def shardings(tree: Any, mesh: Mesh) -> Any:
-    """A tree of ``NamedSharding`` for a state of abstract or real arrays."""
+    """A tree of ``NamedSharding`` for a state of abstract or real arrays.
+
+    Raises:
+      ConfigError: when an axis of the mesh does not divide what it splits, naming every such pair of fields.
+    """
+    problems: dict[str, None] = {}
 
     def of(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        return NamedSharding(mesh, param_spec(path, leaf, mesh))
+        for logical, size in zip(_logical(path, leaf), leaf.shape, strict=True):
+            if logical is None:
+                continue
+            axis, field = LOGICAL[logical]
+            ways = mesh.shape[axis]
+            if size % ways:
+                remedy = f"set machine.{axis} to a divisor of {size}, or model.{field} to a multiple of {ways}"
+                problems[f"machine.{axis}={ways}: does not divide model.{field}={size}; {remedy}"] = None
+        return NamedSharding(mesh, param_spec(path, leaf))
 
-    return jax.tree_util.tree_map_with_path(of, tree)
+    out = jax.tree_util.tree_map_with_path(of, tree)
+    if problems:
+        raise ConfigError(list(problems))
+    return out
+
+
+def process_block(mesh: Mesh) -> tuple[int, int]:
+    """(i, n): this process holds the i-th of n equal blocks of the rows of a batch.
+
+    Processes that share rows, because the tensor axis spans them, hold the same block.
+
+    Raises:
+      ConfigError: when the rows of this process are no such block.
+    """
+    owners = mesh.devices.reshape(-1, mesh.shape["tensor"])
+    mine = [row for row, devices in enumerate(owners) if any(d.process_index == jax.process_index() for d in devices)]
+    start, length = mine[0], len(mine)
+    if mine != list(range(start, start + length)) or start % length or len(owners) % length:
+        asked = f"machine.data, fsdp, tensor = {[mesh.shape[axis] for axis in AXES]}"
+        uneven = f"lies unevenly over {jax.process_count()} processes"
+        raise ConfigError([f"{asked}: {uneven}; use every device of each"])
+    return start // length, len(owners) // length
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

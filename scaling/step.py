@@ -15,7 +15,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from scaling import model, objectives, optim, partition, units
+from scaling import flops, model, objectives, optim, partition, units
 from scaling.config import ConfigError, MachineConfig, TrainConfig
 from scaling.plan import Plan
 
@@ -129,9 +129,7 @@ def make_programs(config: TrainConfig, mesh: Mesh) -> Programs:
         mesh=mesh,
         micro_batches=config.machine.micro_batches,
         abstract_state=abstract,
-        init=functools.partial(
-            _first_state, jax.jit(functools.partial(model.init, config.model), out_shardings=state_sharding.params), abstract
-        ),
+        init=functools.partial(_first_state, _draw_params(config, abstract.params), abstract),
         train=jax.jit(
             functools.partial(train_step, config, tx, constrain),
             in_shardings=(state_sharding, rows, whole),
@@ -144,7 +142,7 @@ def make_programs(config: TrainConfig, mesh: Mesh) -> Programs:
     )
 
 
-def _first_state(init_params: Callable[[Array], Any], abstract: TrainState, key: Array) -> TrainState:
+def _first_state(draw: Callable[[Array], Any], abstract: TrainState, key: Array) -> TrainState:
     """The state that ``init_state`` describes, with the zeros of the optimizer written shard by shard: as a part of one
     program they took longer to compile (0.6 s for 27 arrays) than the parameters.
     """
@@ -155,7 +153,27 @@ def _first_state(init_params: Callable[[Array], Any], abstract: TrainState, key:
 
         return jax.make_array_from_callback(leaf.shape, leaf.sharding, shard)
 
-    return TrainState(zeros(abstract.step), init_params(key), jax.tree.map(zeros, abstract.opt_state))
+    return TrainState(zeros(abstract.step), draw(key), jax.tree.map(zeros, abstract.opt_state))
+
+
+def _draw_params(config: TrainConfig, abstract: Any) -> Callable[[Array], Any]:
+    """Draws the parameters, the same to the bit on every mesh, so that no device holds more than its share of a large model.
+
+    XLA draws the flat vector of a small model whole on every device and cuts it by dozens of collectives, so where parameters
+    are split, one device of each process draws it (at most ``model.FLAT_DRAW`` numbers, 80 MB) and the host cuts it.
+    """
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    split = not all(s.is_fully_replicated for s in jax.tree.leaves(shardings))
+    staged = split and flops.n_params(config.model)["total"] <= model.FLAT_DRAW
+    program = jax.jit(functools.partial(model.init, config.model), out_shardings=None if staged else shardings)
+
+    def draw(key: Array) -> Any:
+        if not staged:
+            return program(key)
+        whole = jax.device_get(program(key))
+        return jax.tree.map(lambda x, s: jax.make_array_from_callback(x.shape, s, x.__getitem__), whole, shardings)
+
+    return draw
 
 
 def compile_evaluate(programs: Programs, plan: Plan, context: int) -> Any:

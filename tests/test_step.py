@@ -1,4 +1,4 @@
-"""The training step: a golden value, accumulation, meshes, donation."""
+"""The training step: a golden value, learning, accumulation, evaluation, dropout (meshes and donation: test_meshes.py)."""
 
 import functools
 import math
@@ -9,8 +9,6 @@ import pytest
 import tiny
 
 from scaling import objectives, optim, partition, step
-
-pytestmark = pytest.mark.filterwarnings("error:.*donated")
 
 GOLDEN = {"mup": (4.20741415, 1.98995578), "sp": (4.84807348, 1.18065643)}
 
@@ -109,52 +107,6 @@ def test_micro_batches_change_nothing(n):
     parts, after_parts = train(programs(machine_micro_batches=n)[1], 4)
     np.testing.assert_allclose(parts, whole, rtol=1e-5)
     assert tiny.max_difference(after.params, after_parts.params) < 1e-4
-
-
-MESHES = {
-    "data 8": {"machine_data": 8},
-    "fsdp 8": {"machine_fsdp": 8},
-    "data 2, fsdp 2, tensor 2": {"machine_data": 2, "machine_fsdp": 2, "machine_tensor": 2},
-    "data 2, 2 micro-batches": {"machine_data": 2, "machine_micro_batches": 2},
-}
-
-
-@pytest.mark.parametrize("axes", MESHES.values(), ids=MESHES)
-def test_meshes_give_equal_losses(axes):
-    # fails when a gradient is not summed over devices, or a device sees other rows or parameters
-    alone = train(programs()[1], 20)[0]
-    spread, state = train(programs(**axes)[1], 20)
-    np.testing.assert_allclose(spread[:, 0], alone[:, 0], atol=1e-5)
-    assert int(state.step) == 20
-
-
-def device_bytes(state) -> dict[int, int]:
-    out: dict[int, int] = {}
-    for leaf in jax.tree.leaves(state):
-        for shard in leaf.addressable_shards:
-            out[shard.device.id] = out.get(shard.device.id, 0) + shard.data.nbytes
-    return out
-
-
-def test_fsdp_really_splits_the_state():
-    # fails when every device holds the whole state (data parallelism under another name), at the start or after a step
-    _, p = programs(machine_fsdp=8)
-    whole = sum(leaf.nbytes for leaf in jax.tree.leaves(fresh(programs()[1])))
-    for state in (fresh(p), train(p, 1)[1]):
-        held = device_bytes(state)
-        assert len(held) == 8 and max(held.values()) < whole / 8 * 1.1
-    copies = device_bytes(train(programs(machine_data=8)[1], 1)[1])
-    assert set(copies.values()) == {whole}
-
-
-def test_the_state_is_donated():
-    # fails when a step keeps the old state alive, so that memory doubles; a donation that XLA cannot use is an error here
-    for fields in ({}, {"machine_fsdp": 8}):
-        _, p = programs(**fields)
-        before = fresh(p)
-        after, _ = p.train(before, batch(), np.float32(0.01))
-        assert all(x.is_deleted() for x in jax.tree.leaves(before))
-        assert not any(x.is_deleted() for x in jax.tree.leaves(after))
 
 
 def test_evaluation_is_the_same_loss():
