@@ -45,9 +45,7 @@ MODEL = {"model_width": 32, "model_heads": 8, "model_kv_heads": 8, "model_head_s
     [
         (
             {"machine_fsdp": 8, "model_width": 20, "model_heads": 5, "model_kv_heads": 5},
-            [
-                "machine.fsdp=8: does not divide model.width=20; set machine.fsdp to a divisor of 20, or model.width to a multiple of 8"
-            ],
+            ["machine.fsdp=8: does not divide model.width=20; set machine.fsdp to a divisor of 20, or model.width to"],
         ),
         ({"machine_tensor": 4, "model_kv_heads": 2}, ["machine.tensor=4: does not divide model.kv_heads=2;"]),
         (
