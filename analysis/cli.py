@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import math
 import os
 import pathlib
 import sys
@@ -12,16 +13,14 @@ from collections.abc import Callable
 from analysis import load
 from analysis.fit import FitError
 from analysis.intervals import DRAWS, LEVEL
-from scaling import flops, runs
+from scaling import cli, flops
 
-USAGE = 2  # exit status of a clear refusal
+MIN_DRAWS = 100  # fewer say nothing of the ends of an interval
 
 
-def parser(prog: str, description: str) -> argparse.ArgumentParser:
+def parser(prog: str, description: str) -> cli.Parser:
     """An argument parser with the source, output and fit arguments of every analysis command."""
-    out = argparse.ArgumentParser(
-        prog=f"python -m analysis.{prog}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    out = cli.Parser(prog=f"python -m analysis.{prog}", description=description)
     source = out.add_mutually_exclusive_group(required=True)
     source.add_argument("--runs", metavar="FOLDER", help="a sweep's folder, such as runs/ladder, or one run's")
     source.add_argument(
@@ -35,70 +34,78 @@ def parser(prog: str, description: str) -> argparse.ArgumentParser:
         "resampled together",
     )  # fmt: skip
     out.add_argument("--out", metavar="FOLDER", help="where to write (default: the sweep's folder, else ./analysis_out)")
-    out.add_argument(
-        "--n",
-        choices=load.N_DEFINITIONS,
-        default=load.N_DEFINITIONS[0],
-        help="which parameters of our runs count as N (default: %(default)s)",
-    )
-    out.add_argument(
-        "--flops",
-        choices=flops.CONVENTIONS,
-        default=flops.DEFAULT_CONVENTION,
-        help="how FLOPs of our runs are counted (default: %(default)s)",
-    )
-    out.add_argument(
-        "--delta", type=float, help="where the Huber loss of log loss turns absolute (default: 1e-3 for a CSV, 1e-2 for runs)"
-    )
+    first = load.N_DEFINITIONS[0]
+    out.add_argument("--n", choices=load.N_DEFINITIONS, default=first, help=f"what N is of our runs (default: {first})")
+    convention = flops.DEFAULT_CONVENTION
+    counted = f"how FLOPs of our runs are counted (default: {convention})"
+    out.add_argument("--flops", choices=flops.CONVENTIONS, default=convention, help=counted)
+    delta = "where the Huber loss of log loss turns absolute (default: 1e-3 for a CSV, 1e-2 for runs)"
+    out.add_argument("--delta", type=_positive, help=delta)
     out.add_argument("--level", type=_level, default=LEVEL, help="of all intervals (default: %(default)s)")
-    out.add_argument("--draws", type=int, default=DRAWS, help="bootstrap refits (default: %(default)s)")
+    out.add_argument("--draws", type=_draws, default=DRAWS, help="bootstrap refits (default: %(default)s)")
     return out
 
 
-def _level(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must lie between 0 and 1, such as 0.9")
+def _number(text: str, good: Callable[[float], bool], must: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not good(value):
+        raise argparse.ArgumentTypeError(f"{text!r} {must}")
     return value
 
 
-def check(args: argparse.Namespace) -> None:
-    """Raises LoadError for arguments that cannot go together."""
-    if args.map and not args.csv:
-        raise load.LoadError("--map names columns of a --csv; run folders need none")
-    if args.delta is not None and not args.delta > 0:
-        raise load.LoadError(f"--delta {args.delta:g} must be positive, such as 1e-3")
-    if args.draws < 100:
-        raise load.LoadError(f"--draws {args.draws} are too few for an interval; use at least 100")
+def _positive(text: str) -> float:
+    return _number(text, lambda v: 0 < v < math.inf, "must be a positive number, such as 1e-3")
+
+
+def _level(text: str) -> float:
+    return _number(text, lambda v: 0 < v < 1, "must lie between 0 and 1, such as 0.9")
+
+
+def _draws(text: str) -> int:
+    return int(_number(text, lambda v: v >= MIN_DRAWS and v == int(v), f"must be a whole number; use at least {MIN_DRAWS}"))
 
 
 def table(args: argparse.Namespace) -> load.Table:
-    """The table that the arguments name."""
-    check(args)
+    """The table that the arguments name.
+
+    Raises:
+      LoadError, RunError: for one that cannot be used.
+    """
     if args.csv:
         return load.csv(args.csv, load.parse_mapping(args.map))
+    if args.map:
+        raise load.LoadError(f"--map {args.map}: names columns of a --csv; leave it out, run folders need none")
     return load.runs(args.runs, args.n, args.flops)
 
 
 def out_dir(args: argparse.Namespace) -> pathlib.Path:
-    """The folder to write to, made if need be; asked for before anything is fitted, so that no work is lost to a bad one."""
+    """The folder to write to, made if need be; asked for before anything is fitted, so that no work is lost to a bad one.
+
+    Raises:
+      LoadError: when it cannot be made or written to.
+    """
     path = pathlib.Path(args.out or args.runs or "analysis_out")
-    path.mkdir(parents=True, exist_ok=True)
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise load.LoadError(f"--out {path}: {error.strerror}; give another --out, or allow writing there") from None
     return path
 
 
-def run(main: Callable[[], None]) -> None:
-    """Runs a command; a clear refusal is one message on stderr and exit status 2, never a traceback."""
+def run(command: Callable[[], None]) -> int:
+    """Runs a command and returns its exit status; a clear refusal is one message on stderr and status 2, no traceback."""
+
+    def call() -> int:
+        command()
+        return 0
+
     try:
-        main()
-    except (load.LoadError, FitError, runs.RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USAGE)
+        return cli.guarded(call, load.LoadError, FitError)
     except BrokenPipeError:  # `| head`
-        sys.exit(0)
-    except OSError as error:
-        what = f"{error.filename}: {error.strerror}; give another --out, or allow writing there" if error.filename else error
-        print(f"error: {what}", file=sys.stderr)
-        sys.exit(USAGE)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -10,14 +10,19 @@ as it was measured; writes scaling.png, scaling.svg and scaling.json, and says t
 from __future__ import annotations
 
 import pathlib
+import sys
 
 from analysis import cli, figure, load
 from analysis.story import in_words, tell, to_json
 from scaling import runs
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The command."""
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    return cli.run(lambda: _plot(argv))
+
+
+def _plot(argv: list[str] | None) -> None:
     assert __doc__ is not None
     args = cli.parser("plot_scaling", __doc__).parse_args(argv)
     table = cli.table(args)
@@ -36,4 +41,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(main())

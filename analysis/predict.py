@@ -145,8 +145,12 @@ def _count(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} {error}") from None
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The command."""
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    return cli.run(lambda: _predict(argv))
+
+
+def _predict(argv: list[str] | None) -> None:
     args = _arguments(argv)
     table = cli.table(args)
     if args.record:
@@ -203,4 +207,4 @@ def _one(table: load.Table, args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(main())

@@ -15,8 +15,9 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any
 
+from scaling import locks
 from scaling.store import STORE, StoreError, TokenStore, open_store
 
 
@@ -34,7 +35,6 @@ def make_store(out: pathlib.Path, recipe: dict[str, Any], write: Callable[[pathl
       StoreError: when ``out`` cannot be written or holds something else.
     """
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         with _lock(out):
             if _exists(out):
                 return _same_store(out, recipe)
@@ -79,12 +79,14 @@ def _lock(out: pathlib.Path) -> Iterator[None]:
     """One builder at a time; a killed one lets go by itself."""
     import fcntl
 
-    with open(out.with_name(f".{out.name}.lock"), "w") as f:
+    def take(file: IO[str]) -> None:
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.exclusively(file)
         except BlockingIOError:
             print(f"{out}: another process is building it, waiting", file=sys.stderr)
-            fcntl.flock(f, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+    with locks.held(out.with_name(f".{out.name}.lock"), take):
         yield
 
 

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from scaling import runs
 from scaling.config import ConfigError
 
 PREFIX = "--config."
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a problem of the command line as any other: one message, exit status 2, no page of usage."""
+
+    def __init__(self, **options: Any):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ConfigError with the problem."""
+        raise ConfigError([f"{message.removeprefix('argument ')}; see {self.prog} --help"], "command line")
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -21,7 +33,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     Values are Python literals where they parse as one, text otherwise.
 
     Raises:
-      ConfigError: for an override without a value.
+      ConfigError: for an override without a value, and for a field that is set twice.
     """
     rest: list[str] = []
     overrides: dict[str, Any] = {}
@@ -35,6 +47,9 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
             value = next(words, "")
         if not name or not value or (not equals and value.startswith("--")):
             raise ConfigError([f"{word}: needs a value, such as {PREFIX}model.depth=6"], "command line")
+        if name in overrides:
+            given = f"{PREFIX}{name}={overrides[name]!r} and ={_literal(value)!r}"
+            raise ConfigError([f"{given}: set twice; give it once"], "command line")
         overrides[name] = _literal(value)
     return rest, overrides
 

@@ -7,11 +7,12 @@ the only way from the first to the second, and it reports every problem at once.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from scaling import sizes, units
@@ -31,12 +32,26 @@ LAYERS = ("unroll", "scan")
 DTYPES = ("float32", "bfloat16")
 
 
+UNNAMED = "config"  # where a problem is, as long as nobody has said which file
+
+
 class ConfigError(ValueError):
     """A config that cannot run.  ``problems`` holds one sentence each: field, value, remedy."""
 
-    def __init__(self, problems: list[str], where: str = "config"):
-        self.problems = problems
+    def __init__(self, problems: list[str], where: str = UNNAMED):
+        self.problems, self.where = problems, where
         super().__init__(f"{where}: " + "\n  ".join(["cannot run:", *problems] if len(problems) > 1 else problems))
+
+
+@contextlib.contextmanager
+def in_file(name: str) -> Iterator[None]:
+    """Problems that name no place are those of the file ``name``."""
+    try:
+        yield
+    except ConfigError as error:
+        if error.where != UNNAMED:
+            raise
+        raise ConfigError(error.problems, name) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,7 +270,7 @@ def _build(cls: type, values: Mapping[str, Any], path: str, problems: list[str])
         value = _as_text(given, defaults.get(name))
         if name not in defaults:
             known = [prefix + d for d in defaults]
-            problems.append(f"{prefix}{name}: no such field.{units.did_you_mean(prefix + name, known)}")
+            problems.append(f"{prefix}{name}={value!r}: no such field.{units.did_you_mean(prefix + name, known)}")
         elif (error := _type_error(value, defaults[name])) is not None:
             problems.append(f"{prefix}{name}={value!r}: {error}")
         else:

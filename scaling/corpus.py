@@ -8,7 +8,6 @@ What a store is, ``scaling.store`` says; how one is made whole or not at all, ``
 
 from __future__ import annotations
 
-import argparse
 import array
 import contextlib
 import dataclasses
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling import markov
+from scaling import cli, markov
 from scaling import tokenizer as tokenizers
 from scaling.building import Progress, make_store, sync, write_record
 from scaling.config import DataConfig
@@ -157,7 +156,7 @@ def _write_store(source: Source, folder: pathlib.Path, recipe: dict[str, Any]) -
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 65536 else "<u4")
     with Progress("encoding", source.total_bytes) as progress:
         splits = _encode(source, tokenizer, folder, holdout, part, dtype, progress.advance)
-    _check_splits(splits, holdout)
+    _check_splits(splits, holdout, source.description)
     what = [splits["train"].sha256, splits["valid"].sha256, tokenizer.fingerprint]
     content = {
         "schema": SCHEMA,
@@ -263,14 +262,14 @@ def _encode(
     return {s: Split(offsets[s][-1], n_bytes[s], len(offsets[s]) - 1, hashes[s].hexdigest()) for s in SPLITS}
 
 
-def _check_splits(splits: dict[str, Split], holdout: int) -> None:
+def _check_splits(splits: dict[str, Split], holdout: int, text: str) -> None:
     total = sum(split.bytes for split in splits.values())
     if total == 0:
-        raise SourceError("the corpus is empty: its documents hold no text; give other files")
+        raise SourceError(f"the corpus is empty: its documents hold no text ({text}); give other files")
     for name, split in splits.items():
         if split.docs == 0:
             raise SourceError(
-                f"too little text for a validation split: of {total:,} bytes nothing falls to {name!r} with --holdout "
+                f"too little text for a validation split ({text}): of {total:,} bytes nothing falls to {name!r} with --holdout "
                 f"{holdout}; bring more text (some {2 * holdout * MIN_PART_CHARACTERS:,} bytes) or use a smaller --holdout"
             )
 
@@ -280,26 +279,24 @@ def _check_splits(splits: dict[str, Split], holdout: int) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; the exit status is 0, or 2 for input that cannot be used."""
-    parser = _parser()
-    args = parser.parse_args(arguments)
-    if args.out is None and not args.demo:
-        parser.error("--out: name the folder to make, such as --out tokens/books")
-    out = args.out or DEMO_OUT
-    try:
-        if args.demo:
-            source: Source = DemoSource()
-        else:
-            source = FileSource(args.text, args.field)
+
+    def run() -> int:
+        parser = _parser()
+        args = parser.parse_args(arguments)
+        if args.out is None and not args.demo:
+            parser.error("--out: name the folder to make, such as --out tokens/books")
+        out = args.out or DEMO_OUT
+        source: Source = DemoSource() if args.demo else FileSource(args.text, args.field)
         before = os.path.exists(os.path.join(out, STORE))
         store = build(source, out, args.vocab, args.holdout)
-    except (SourceError, StoreError, VocabularyError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        print(("already built: " if before else "") + summary(store))
+        return 0
+
+    try:
+        return cli.guarded(run, SourceError, StoreError, VocabularyError)
     except KeyboardInterrupt:
         print("stopped; nothing was left behind", file=sys.stderr)
         return 130
-    print(("already built: " if before else "") + summary(store))
-    return 0
 
 
 def summary(store: TokenStore) -> str:
@@ -319,8 +316,8 @@ def summary(store: TokenStore) -> str:
     return text
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
         prog="python -m scaling.corpus",
         description="Makes a token store, which training reads, out of text. Documents are split into training and validation "
         "by a hash of their names, so the split stays the same when text is added.",
@@ -329,7 +326,6 @@ def _parser() -> argparse.ArgumentParser:
         "  python -m scaling.corpus --text 'books/*.txt' --out tokens/books --vocab 4096\n"
         "  python -m scaling.corpus --text reviews.jsonl.zst --field review --out tokens/reviews\n"
         "then train with --config.data.store=tokens/books --config.data.vocab=4096",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     text = parser.add_mutually_exclusive_group(required=True)
     text.add_argument(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import pathlib
 import platform
@@ -18,7 +17,7 @@ from typing import Any
 
 import jax
 
-from scaling import config, corpus, runs, sizes, sweep
+from scaling import config, corpus, locks, runs, sizes, sweep
 from scaling.mixture import Dataset
 from scaling.plan import Plan, make_plan
 from scaling.units import format_count
@@ -86,14 +85,26 @@ def job_from_spec(path: pathlib.Path) -> Job:
     data = corpus.load_data(resolved.data)
     trunk, parent_dir, fork_at = None, None, None
     if spec["parent"] is not None:
-        parent_dir = run_dir / spec["parent_dir"]
+        parent_dir = pathlib.Path(os.path.normpath(run_dir / spec["parent_dir"]))
         content = runs.read_json(parent_dir / runs.PLAN)
         if content is None:
             raise runs.RunError(f"{parent_dir / runs.PLAN}: the trunk {spec['parent']} has not started; train it first")
+        if not (run_dir / runs.ATTEMPTS).exists():  # one that has begun goes on from its own checkpoint
+            _check_mark(parent_dir / runs.CHECKPOINTS, spec["fork_steps"])
         trunk, fork_at = Plan.from_dict(content), f"{spec['fork_steps']} steps"
     epoch = data.stream_tokens(resolved.model.context)
     plan = make_plan(resolved, stream_tokens=epoch, trunk=trunk, fork_at=fork_at)
     return Job(resolved, run_dir, plan, data, spec["digest"], parent_dir, spec["cluster"])
+
+
+def _check_mark(checkpoints: pathlib.Path, at: int) -> None:
+    """Raises RunError unless the trunk's checkpoint that a branch starts from is there; whether it can be read, shows later."""
+    if not (checkpoints / str(at)).is_dir():
+        there = sorted(int(p.name) for p in checkpoints.glob("[0-9]*") if p.name.isdigit())
+        raise runs.RunError(
+            f"{checkpoints}: no checkpoint of step {at}, which the branch starts from; there are {there}; train the trunk to "
+            f"it first, or, where it is done, bring the files back, or remove {checkpoints.parent} to train it anew"
+        )
 
 
 @contextlib.contextmanager
@@ -103,17 +114,15 @@ def exclusive(run_dir: pathlib.Path) -> Iterator[None]:
     Raises:
       RunError: when another process holds it, or the folder cannot be made because a file is in its place.
     """
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise runs.RunError(
-            f"{run_dir}: a file is in the place of this folder or of one above it; choose another run_dir"
-        ) from None
-    with open(run_dir / runs.LOCK, "a+") as lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locks.held(run_dir / runs.LOCK, locks.exclusively))
         except BlockingIOError:
             raise runs.RunError(f"{run_dir}: another process trains this run; wait for it or stop it") from None
+        except (FileExistsError, NotADirectoryError):
+            raise runs.RunError(
+                f"{run_dir}: a file is in the place of this folder or of one above it; choose another run_dir"
+            ) from None
         yield
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib.util
 import pathlib
 import re
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import ml_collections
@@ -180,9 +180,10 @@ def find_config(name: str) -> tuple[pathlib.Path, str]:
         if path.is_file():
             return path, arg
     known = sorted({p.name for folder in ("configs", packaged) for p in pathlib.Path(folder).glob("[!_]*.py")})
+    near = [*known, *(str(p) for p in tried[0].parent.glob("*.py"))]
     looked, there = ", ".join(map(str, tried)), ", ".join(known)
     raise ConfigError(
-        [f"{name!r}: no such file; looked for {looked}; there are {there}.{units.did_you_mean(text, known)}"], "config file"
+        [f"{name!r}: no such file; looked for {looked}; there are {there}.{units.did_you_mean(text, near)}"], "config file"
     )
 
 
@@ -193,11 +194,13 @@ def name_of(name: str) -> str:
 
 
 def load_module(path: pathlib.Path) -> Any:
-    """A config file as a module, by path, so that a user's own ``configs/`` never shadows ours."""
-    spec = importlib.util.spec_from_file_location(f"scaling_config_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    _theirs(path, "", lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+    """A config file as a module, by path, so that a user's own ``configs/`` never shadows ours.
+
+    No bytecode is kept beside it: what is read is the file as it is, even when it was changed twice in one second.
+    """
+    module = types.ModuleType(f"scaling_config_{path.stem}")
+    module.__file__ = str(path)
+    _theirs(path, "", lambda: exec(compile(path.read_bytes(), path, "exec"), module.__dict__))
     return module
 
 
@@ -205,16 +208,16 @@ def _theirs(path: pathlib.Path, what: str, call: Callable[[], Any]) -> Any:
     """Calls into a user's file; whatever it raises is told with its line, as a problem of that file."""
     try:
         return call()
-    except ConfigError:
-        raise
+    except SyntaxError as error:
+        raise ConfigError([f"{what}SyntaxError: {error.msg} (line {error.lineno}); mend that line"], str(path)) from None
     except Exception as error:
-        if isinstance(error, SyntaxError):
-            where = f" (line {error.lineno})"
-        else:
-            lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if pathlib.Path(f.filename).name == path.name]
-            where = f" (line {lines[-1]})" if lines else ""
-        kind = "" if isinstance(error, ValueError) and what else f"{type(error).__name__}: "
-        raise ConfigError([f"{what}{kind}{error}{where}"], str(path)) from None
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if pathlib.Path(f.filename).name == path.name]
+        where = f" (line {lines[-1]})" if lines else ""
+        if isinstance(error, ConfigError):
+            raise ConfigError([f"{what}{problem}{where}" for problem in error.problems], str(path)) from None
+        if isinstance(error, ValueError) and what:  # raised by the file itself, in its own words
+            raise ConfigError([f"{what}{error}{where}"], str(path)) from None
+        raise ConfigError([f"{what}{type(error).__name__}: {error}{where}; mend that line"], str(path)) from None
 
 
 def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> tuple[ml_collections.ConfigDict, Any]:
@@ -224,6 +227,9 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> tuple[
     if not hasattr(module, "get_config"):
         raise ConfigError(["has no get_config(arg); see configs/default.py"], str(path))
     config = _theirs(path, f"get_config({arg!r}): ", lambda: module.get_config(arg))
+    if not isinstance(config, ml_collections.ConfigDict):
+        remedy = "return an ml_collections.ConfigDict; see configs/default.py"
+        raise ConfigError([f"get_config({arg!r}) returned {config!r:.60}; {remedy}"], str(path))
     apply_overrides(config, overrides or {})
     return config, module
 
@@ -231,7 +237,11 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> tuple[
 def apply_overrides(config: ml_collections.ConfigDict, overrides: Mapping[str, Any]) -> None:
     """Sets dotted fields; an unknown one is refused with the nearest known, beside whatever else is wrong."""
     flat = _flatten(config.to_dict())
-    problems = [f"{name}: no such field.{units.did_you_mean(name, flat)}" for name in overrides if name not in flat]
+    problems = [
+        f"{name}={value!r}: no such field.{units.did_you_mean(name, flat)}"
+        for name, value in overrides.items()
+        if name not in flat
+    ]
     with config.unlocked():
         for name, value in overrides.items():
             if name not in flat:
@@ -275,7 +285,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None, stream_tokens: i
     path, _ = find_config(name)
     if not hasattr(module, "get_sweep"):
         raise ConfigError(["has no get_sweep(config); a single run is `python -m scaling.train --config …`"], str(path))
-    drafts = list(_drafts(_theirs(path, "get_sweep: ", lambda: module.get_sweep(config))))
+    drafts = _returned(path, _theirs(path, "get_sweep: ", lambda: module.get_sweep(config)))
     problems: list[str] = []
     members: list[Member] = []
     by_draft: dict[int, Member] = {}
@@ -291,12 +301,25 @@ def load(name: str, overrides: Mapping[str, Any] | None = None, stream_tokens: i
     problems += [
         f"{i}: two members have this id; give them different tags" for i in sorted({i for i in ids if ids.count(i) > 1})
     ]
-    if not drafts:
-        problems.append("get_sweep returned no members")
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)), str(path))
     members.sort(key=lambda m: (m.plan.n_params["non_embedding"], m.role != "trunk", m.plan.tokens))
     return Sweep(name_of(name), tuple(members))
+
+
+def _returned(path: pathlib.Path, returned: Any) -> list[Draft]:
+    """What a get_sweep returned, if it is members.
+
+    Raises:
+      ConfigError: when it is something else, or nothing.
+    """
+    drafts = _drafts(returned)
+    found = list(drafts) if isinstance(drafts, Sequence | Iterator) and not isinstance(drafts, str) else [drafts]
+    strange = [d for d in found if not isinstance(d, Draft)]
+    if found and not strange:
+        return found
+    what = f"{strange[0]!r:.60}" if strange else "no members"
+    raise ConfigError([f"get_sweep returned {what}; return members, such as sweep.ladder(config, ['50K', '75K'])"], str(path))
 
 
 def _member(d: Draft, by_draft: Mapping[int, Member], stream_tokens: int | None) -> Member:

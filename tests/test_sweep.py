@@ -116,7 +116,7 @@ def test_overrides_reach_every_member(tmp_path):
     assert {m.config.optim.lr for m in found.values()} == {0.001}
     assert {m.size for m in found.values()} == {"50K", "75K"}
     assert problems(tmp_path, FORKS, {"optim.lrr": 1, "modle.width": 2}) == [
-        'optim.lrr: no such field. Did you mean "optim.lr"?', 'modle.width: no such field. Did you mean "model.width"?'
+        'optim.lrr=1: no such field. Did you mean "optim.lr"?', 'modle.width=2: no such field. Did you mean "model.width"?'
     ]  # fmt: skip
 
 

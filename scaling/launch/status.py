@@ -71,8 +71,8 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
     sweep = runs.read_json(folder / runs.SWEEP)
     if sweep is None:
         known = sorted(str(p.parent) for p in folder.parent.glob(f"*/{runs.SWEEP}"))
-        there = f"; there are {', '.join(known)}" if known else ""
-        raise LaunchError([f"{folder}: no sweep was launched here (no {runs.SWEEP}){there}"])
+        there = f"there are {', '.join(known)}" if known else "give the folder of one, such as --runs runs/ladder"
+        raise LaunchError([f"{folder}: no sweep was launched here (no {runs.SWEEP}); {there}"])
     return sweep
 
 
