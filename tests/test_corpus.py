@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from scaling import corpus, sources, store
+from scaling import corpus, store
 from scaling.corpus import build, load_store, main, open_store, split_of
-from scaling.sources import DemoSource, FileSource, SourceError, prose_lines
+from scaling.sources import DemoSource, FileSource, SourceError, demo
+from scaling.sources.demo import prose_lines
 from scaling.store import StoreError
 from scaling.tokenizer import EOS
 
@@ -205,7 +206,7 @@ BAD = {
     "no zst": ({"a.txt.zst": ROWS}, ["--text", "{}/a.txt.zst"], "a.txt.zst: damaged or cut short"),
     "parquet": ({"a.parquet": ROWS}, ["--text", "{}/a.parquet"], "a.parquet: not a readable Parquet file"),
     "vocab": ({"a.jsonl": ROWS}, ["--text", "{}/a.jsonl", "--vocab", "50000"], "too large for this corpus"),
-    "vocab word": ({"a.jsonl": ROWS}, ["--text", "{}/a.jsonl", "--vocab", "bpe"], "--vocab bpe: must be 'bytes' or a BPE"),
+    "vocab word": ({"a.jsonl": ROWS}, ["--text", "{}/a.jsonl", "--vocab", "bpe"], "--vocab bpe: must be 'bytes', a BPE"),
     "little": ({"a.txt": b"A few words."}, ["--text", "{}/a.txt"], "too little text for a validation split"),
     "holdout": ({"a.jsonl": ROWS}, ["--text", "{}/a.jsonl", "--holdout", "1"], "--holdout 1: must be at least 2"),
     "no place": ({"a.jsonl": ROWS}, ["--text", "{}/a.jsonl", "--out", "{}/a.jsonl/out"], "cannot be written"),
@@ -259,7 +260,8 @@ def test_command_as_a_process(tmp_path):
 
 def test_corpus_needs_no_jax():
     # fails when building a store (or pricing a sweep) has to load jax, grain or sentencepiece
-    code = "import sys, scaling.corpus; sys.exit(bool({'sentencepiece', 'jax', 'grain', 'pyarrow'} & set(sys.modules)))"
+    heavy = {"sentencepiece", "jax", "grain", "pyarrow", "fsspec", "datasets", "array_record"}
+    code = f"import sys, scaling.corpus; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
@@ -443,8 +445,8 @@ def test_default_corpus(tmp_path, capsys):
     # fails when the extraction changes: the published ladder would have been trained on another text
     opened = load_store(tmp_path / "apidocs")
     train, valid = opened.splits["train"], opened.splits["valid"]
-    assert (train.docs + valid.docs, train.bytes + valid.bytes) == (sources.DEMO_DOCUMENTS, sources.DEMO_BYTES)
-    assert opened.source["sha256"].startswith(sources.DEMO_SHA256) and "warning" not in capsys.readouterr().err
+    assert (train.docs + valid.docs, train.bytes + valid.bytes) == (demo.DEMO_DOCUMENTS, demo.DEMO_BYTES)
+    assert opened.source["sha256"].startswith(demo.DEMO_SHA256) and "warning" not in capsys.readouterr().err
     assert opened.split_by == "documents" and valid.docs >= 30
     assert "Apache-2.0" in opened.description and "not comparable" in opened.description
     # a store that is there needs no wheels and no time, and another vocabulary is refused
@@ -457,11 +459,11 @@ def test_default_corpus(tmp_path, capsys):
 def test_another_default_corpus_is_named(tmp_path, capsys, monkeypatch):
     # fails when other wheel versions pass in silence, or are refused
     few = [(f"botocore/{i}", f"Some prose about service {i}, long enough.") for i in range(90)]
-    monkeypatch.setattr(sources, "api_documents", lambda: iter(few))
+    monkeypatch.setattr(demo, "api_documents", lambda: iter(few))
     opened = build(DemoSource(), tmp_path / "apidocs")
     error = capsys.readouterr().err
     assert "warning: the default corpus is not the usual one: 90 documents" in error and error.count("warning") == 1
-    assert opened.source["documents"] == 90 and opened.source["versions"].keys() == sources.DEMO_PINS.keys()
+    assert opened.source["documents"] == 90 and opened.source["versions"].keys() == demo.DEMO_PINS.keys()
 
 
 def test_real_books(tmp_path):

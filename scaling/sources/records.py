@@ -1,0 +1,129 @@
+"""ArrayRecord files: each record is a text in UTF-8, or a tf.train.Example, as TensorFlow Datasets writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from scaling import units
+from scaling.sources.base import SourceError
+
+READ_RECORDS = 256
+
+
+def array_record(path: str, shown: str) -> Iterator[tuple[int, int, bytes]]:
+    """(number from 1, how many there are, content) of each record, in order.
+
+    Raises:
+      SourceError: for a file that is none, or is damaged.
+    """
+    try:
+        from array_record.python import array_record_module
+    except ImportError:
+        raise SourceError(f"{shown}: ArrayRecord files need the package array_record: pip install array_record") from None
+    number = 0
+    reader = None
+    try:
+        reader = array_record_module.ArrayRecordReader(path, "readahead_buffer_size:0")
+        total = reader.num_records()
+        for start in range(0, total, READ_RECORDS):
+            for record in reader.read(start, min(total, start + READ_RECORDS)):
+                number += 1
+                yield number, total, record
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, SourceError):
+            raise
+        why = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise SourceError(f"{shown}: no ArrayRecord file, or damaged after record {number} ({why}); write it again") from None
+    finally:
+        if reader is not None:
+            reader.close()
+
+
+def text_and_id(record: bytes, field: str, where: str) -> tuple[str, str | None]:
+    """The text of a record, and the id that a tf.train.Example may carry.
+
+    Raises:
+      SourceError: when an Example has no such feature, or the text is not UTF-8.
+    """
+    features = example(record)
+    if features is None:
+        return _decoded(record, where), None
+    if field not in features:
+        names = ", ".join(map(repr, list(features)[:8]))
+        raise SourceError(
+            f"{where}: no text feature {field!r} (it has {names}); name the text with --field."
+            f"{units.did_you_mean(field, features)}"
+        )
+    row_id = features.get("id") if field != "id" else None
+    return _decoded(features[field], where), None if row_id is None else row_id.decode(errors="replace")
+
+
+def _decoded(data: bytes, where: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f"{where}: not UTF-8 at byte {error.start}; records must be texts or tf.train.Example with a text feature"
+        ) from None
+
+
+def example(record: bytes) -> dict[str, bytes] | None:
+    """The features of a serialized tf.train.Example that are one byte string, by name; None for any other record.
+
+    The message, from tensorflow/core/example/*.proto: Example {1: Features {1: map<string 1, Feature 2 {1: BytesList
+    {1: repeated bytes}, ...}>}}.  A text would have to begin with a line feed and the exact length of the rest to be taken
+    for one.
+    """
+    out: dict[str, bytes] = {}
+    try:
+        top = _fields(record)
+        if not top or any(number != 1 or not isinstance(value, bytes) for number, value in top):
+            return None
+        for _, features in top:
+            for number, entry in _fields(features):
+                pair = dict(_fields(entry))
+                if number != 1 or not isinstance(pair.get(1), bytes) or not isinstance(pair.get(2, b""), bytes):
+                    return None
+                for kind, values in _fields(pair.get(2, b"")):
+                    strings = [value for _, value in _fields(values)] if kind == 1 else []
+                    if len(strings) == 1 and isinstance(strings[0], bytes):
+                        out[pair[1].decode()] = strings[0]
+    except (ValueError, IndexError, TypeError):
+        return None
+    return out
+
+
+def _fields(data: bytes) -> list[tuple[int, Any]]:
+    """(number, value) of each field of a protocol buffer message: bytes, or the whole number of a varint."""
+    out: list[tuple[int, Any]] = []
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        if key & 7 == 0:
+            value, at = _varint(data, at)
+            out.append((key >> 3, value))
+            continue
+        if key & 7 == 2:
+            size, at = _varint(data, at)
+        elif key & 7 in (1, 5):
+            size = 8 if key & 7 == 1 else 4
+        else:
+            raise ValueError("no such wire type")
+        if key >> 3 == 0 or at + size > len(data):
+            raise ValueError("no message")
+        out.append((key >> 3, data[at : at + size]))
+        at += size
+    return out
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+        if shift > 63:
+            raise ValueError("too long a number")
