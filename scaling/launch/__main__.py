@@ -6,13 +6,12 @@ SIGTERM (the same command goes on).
 
 from __future__ import annotations
 
-import argparse
 import os
 import pathlib
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import rich.console
 
@@ -25,7 +24,7 @@ from scaling.launch import folder as folders
 from scaling.launch.analyses import Analyses
 from scaling.launch.folder import LaunchError
 from scaling.launch.local import LocalBackend
-from scaling.launch.prepare import Device, Request
+from scaling.launch.prepare import HANG_MINUTES, RETRIES, Device, Request
 from scaling.launch.runner import Runner, Stop
 from scaling.launch.schedule import Phase
 from scaling.progress import process_age
@@ -34,7 +33,10 @@ from scaling.store import StoreError
 from scaling.tokenizer import VocabularyError
 
 PIPE_WIDTH = 160  # of tables that go to a file or a pipe
-OPTIONS = ("--sweep", "--out", "--runs", "--retries", "--slots", "--device", "--devices", "--mfu", "--help", cli.PREFIX)
+OPTIONS = (
+    "--sweep", "--out", "--runs", "--retries", "--slots", "--use", "--hang-minutes", "--device", "--devices", "--mfu", "--help",
+    cli.PREFIX,
+)  # fmt: skip
 VERBS = ("plan", "run", "status", "cancel")
 EPILOG = """\
 verbs
@@ -56,26 +58,29 @@ A sweep file has get_config(arg) and get_sweep(config); it is looked for as give
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise LaunchError([f"command line: {message}; see python -m scaling.launch --help"])
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser:
     """The command line."""
-    out = _Parser(
-        prog="python -m scaling.launch", description="Plans and trains a sweep, one process per member.", epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-    )  # fmt: skip
+    description = "Plans and trains a sweep, one process per member."
+    out = cli.Parser(prog="python -m scaling.launch", description=description, epilog=EPILOG)
     out.add_argument("verb", nargs="?", metavar="verb", help=", ".join(VERBS) + " (default: run)")
     out.add_argument("--sweep", metavar="FILE[:ARG]", help="the sweep file")
     out.add_argument("--out", default="runs", metavar="DIR", help="where the sweep's folder goes (default: runs)")
     out.add_argument("--runs", metavar="DIR", help="status and cancel: a sweep's folder, instead of --sweep")
-    out.add_argument("--retries", type=int, default=2, metavar="N", help="new tries after a member's own failures (default: 2)")
+    out.add_argument(
+        "--retries", type=int, default=RETRIES, metavar="N", help="new tries after a member's own failures (default: 2)"
+    )
     out.add_argument("--device", metavar="KIND", help="plan: price it on this accelerator, such as 'TPU v5p' or 'H100'")
     out.add_argument("--devices", type=int, default=1, metavar="N", help="plan: on so many of them (default: 1)")
     out.add_argument("--mfu", type=float, default=0.4, metavar="PART", help="plan: at this share of their peak (default: 0.4)")
-    out.add_argument("--slots", type=int, metavar="N", help="use at most N cores (default: all usable ones)")
+    out.add_argument("--slots", type=int, metavar="N", help="use at most N cores or devices (default: all usable ones)")
+    out.add_argument(
+        "--use", metavar="KIND", help="train on cpu, gpu or tpu, or on some of them as in gpu:0,2 (default: TPU chips or GPUs "
+        "where jax can use them, one member on each, else cores; JAX_PLATFORMS and CUDA_VISIBLE_DEVICES are respected)"
+    )  # fmt: skip
+    out.add_argument(
+        "--hang-minutes", type=float, default=HANG_MINUTES, metavar="M", help="a member that trains no step for so long, "
+        f"compiling, validating and saving apart, is ended and started again (default: {HANG_MINUTES:g}; 0: never)"
+    )  # fmt: skip
     out.add_argument(
         "--config.FIELD=VALUE", dest="_", metavar="", help="sets a field of the sweep's config, such as --config.seed=1"
     )
@@ -92,10 +97,12 @@ def parse(arguments: Sequence[str]) -> tuple[str, Request, pathlib.Path | None]:
     args, rest = parser().parse_known_args(words)
     problems: list[str] = []
     verb = args.verb or "run"
-    if verb not in VERBS:
+    after_unknown = verb in words and words[words.index(verb) - 1] in rest  # the value of an option that there is not
+    if verb not in VERBS and not after_unknown:
         problems.append(f"{verb!r}: no such verb; there are {', '.join(VERBS)}.{units.did_you_mean(verb, VERBS)}")
     for word in rest:
-        problems.append(f"{word}: no such option.{units.did_you_mean(word.partition('=')[0], OPTIONS)}")
+        near = units.did_you_mean(word.partition("=")[0], OPTIONS)
+        problems.append(f"{word}: no such option.{near or ' See python -m scaling.launch --help'}")
     if args.sweep is None and (args.runs is None or verb in ("plan", "run")):
         problems.append("--sweep: name the sweep file, such as --sweep ladder.py")
     if args.devices < 1 or not 0 < args.mfu <= 1:
@@ -103,7 +110,8 @@ def parse(arguments: Sequence[str]) -> tuple[str, Request, pathlib.Path | None]:
     if problems:
         raise LaunchError([f"command line: {p}" for p in problems])
     device = Device(args.device, args.devices, args.mfu) if args.device else None
-    request = Request(args.sweep or "", overrides, pathlib.Path(args.out).expanduser(), args.retries, args.slots, device)
+    out = pathlib.Path(args.out).expanduser()
+    request = Request(args.sweep or "", overrides, out, args.retries, args.slots, args.use, args.hang_minutes, device)
     return verb, request, pathlib.Path(args.runs) if args.runs else None
 
 
@@ -125,7 +133,7 @@ def run(request: Request, console: rich.console.Console) -> int:
     stop = Stop()
     with folders.locked(request.out / loaded.name):
         prepared = prepare.complete(request, loaded, build=True, say=say)
-        backend = LocalBackend(prepared.cores)
+        backend = LocalBackend(prepared.pool)
         planning.show(prepared, console)
         left = folders.write_sweep(prepared.folder, prepared.items, prepared.head(), backend.environment())
         if left:
@@ -146,7 +154,7 @@ def run(request: Request, console: rich.console.Console) -> int:
         for line in closing.law(analyses, prepared.gated):
             say(line)
         wall = process_age()
-        for line in closing.wall_time(prepared.items, wall, prepared.corpus_seconds, planned, analyses.seconds, prepared.cores):
+        for line in closing.wall_time(prepared.items, wall, prepared.corpus_seconds, planned, analyses.seconds, prepared.pool):
             say(line)
     return 1 if any(p in (Phase.FAILED, Phase.BLOCKED) for p in now.values()) else 0
 

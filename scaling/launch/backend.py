@@ -12,12 +12,13 @@ Handle = dict[str, Any]  # JSON, so that state.json can hold it; only the backen
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One member's worker: a command, where its output goes, and how many cores it holds."""
+    """One member's worker: a command, where its output goes, and how many cores or devices it holds."""
 
     name: str
     command: tuple[str, ...]
     log: pathlib.Path
-    cores: int
+    slots: int
+    device: str | None = None  # the name of the device that it was started on; None takes any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Report:
 class Backend(Protocol):
     """Queues, places, ends.  A handle outlives the launcher: a later launcher polls it just the same."""
 
-    cores: int  # how many one-core members run at once
+    slots: int  # how many members of one slot run at once
 
     def environment(self) -> dict[str, str]:
         """What a worker's environment gets here, beyond the launcher's own."""
@@ -47,6 +48,9 @@ class Backend(Protocol):
 
     def cancel(self, handle: Handle) -> None:
         """Asks a job to save and end (SIGTERM)."""
+
+    def kill(self, handle: Handle) -> None:
+        """Ends a job that hangs at once; where it stands goes into its log, if it can still tell."""
 
     def where(self, handle: Handle) -> str:
         """A few words for people: ``'core 1'``."""

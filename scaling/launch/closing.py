@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from scaling import runs
 from scaling.launch import folder as folders
 from scaling.launch.analyses import Analyses
+from scaling.launch.devices import Pool
 from scaling.launch.folder import Item
 from scaling.launch.schedule import Phase
 from scaling.units import format_seconds
@@ -25,7 +26,11 @@ def failures(items: Sequence[Item], now: Mapping[str, Phase], causes: Mapping[st
     for item in items:
         if now[item.id] is Phase.BLOCKED:
             mark = f"the checkpoint at {item.member.mark_tokens:,} tokens"
-            out.append(f"not run: {item.id}: its trunk {item.member.parent} ended without {mark}")
+            trunk = item.path.parent / str(item.member.parent)
+            out.append(
+                f"not run: {item.id}: its trunk {item.member.parent} ended without {mark}, or it went when its branches were "
+                f"done; remove {trunk} and it is trained again"
+            )
         if now[item.id] is Phase.DIVERGED:
             done = runs.read_json(item.path / runs.DONE) or {}
             out.append(f"diverged: {item.id}: {done.get('cause')}; kept, shown, and left out of fits")
@@ -45,19 +50,20 @@ def law(analyses: Analyses, scored: bool) -> list[str]:
     return [line for line in out if line]
 
 
-def wall_time(items: Sequence[Item], wall: float, corpus: float, planning: float, analysis: float, cores: int) -> list[str]:
+def wall_time(items: Sequence[Item], wall: float, corpus: float, planning: float, analysis: float, pool: Pool) -> list[str]:
     """Where the time went, in lines."""
     total: dict[str, float] = {}
-    core_seconds = 0.0
+    slot_seconds = 0.0
     for item in items:
         seconds = runs.Member(item.path).seconds()
-        core_seconds += sum(seconds.values()) * item.cores
+        slot_seconds += sum(seconds.values()) * item.slots
         for kind, value in seconds.items():
             total[kind] = total.get(kind, 0.0) + value
     kinds = [k for k in KINDS if k in total] + sorted(set(total) - set(KINDS))
     parts = [f"{kind} {format_seconds(total[kind])}" for kind in kinds]
     return [
-        f"wall time {format_seconds(wall)} of this launch on {cores} cores: token store {format_seconds(corpus)}, planning "
+        f"wall time {format_seconds(wall)} of this launch on {pool.words()}: token store {format_seconds(corpus)}, planning "
         f"{planning:.1f}s, predictions and picture {format_seconds(analysis)} (beside the members but for the last)",
-        f"members, all launches: {format_seconds(core_seconds)} on a core; their processes: {', '.join(parts) or 'none'}",
+        f"members, all launches: {format_seconds(slot_seconds)} on a {pool.unit}; their processes: "
+        f"{', '.join(parts) or 'none'}",
     ]

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from scaling import runs
-from scaling.flops import DEFAULT_CONVENTION
+from scaling.flops import DEFAULT_CONVENTION, device_peak
+from scaling.launch.devices import Pool
 from scaling.launch.folder import Item
 from scaling.launch.follow import UNKNOWN, Progress
 from scaling.launch.schedule import Facts, Task
@@ -20,6 +21,8 @@ from scaling.launch.schedule import Facts, Task
 # Executed matmul FLOPs (attention over all keys) of a train step over those of a large float32 matmul on one core.
 EFFICIENCY = 0.35
 MANY_CORES = 0.7  # what one process makes of each of several cores, against one: measured 0.6 to 0.9
+DEVICE_EFFICIENCY = 0.1  # of a device's bf16 peak: members that fit one device are small
+UNKNOWN_DEVICE_PEAK = 100e12
 STARTUP_SECONDS = 5.0  # imports and compilation with a warm cache, checkpoint and validation
 LOG_BYTES = 200_000
 
@@ -31,7 +34,7 @@ class Rates:
     flops_per_second: float  # of one core or device, executed matmuls of training
     startup: float
     source: str  # in words
-    measured: dict[tuple[int, int], float] = dataclasses.field(default_factory=dict)  # (parameters, cores) -> tokens/s
+    measured: dict[tuple[int, int], float] = dataclasses.field(default_factory=dict)  # (parameters, slots) -> tokens/s
     convention: str = "matmul_full"  # of ``flops_per_second``; the plain attention multiplies over all keys
     devices: int | None = None  # accelerators, where these do the work and not cores
 
@@ -41,10 +44,10 @@ class Rates:
 
     def tokens_per_second(self, item: Item) -> float:
         plan = item.member.plan
-        key = (plan.n_params["total"], item.cores)
+        key = (plan.n_params["total"], item.slots)
         if key in self.measured:
             return self.measured[key]
-        workers = self.used_devices(item) or (1.0 if item.cores == 1 else MANY_CORES * item.cores)
+        workers = self.used_devices(item) or (1.0 if item.slots == 1 else MANY_CORES * item.slots)
         return self.flops_per_second * workers / plan.flops_per_token[self.convention]
 
     def seconds(self, item: Item, tokens: int) -> float:
@@ -71,8 +74,8 @@ def probe(seconds: float = 0.2) -> float:
     return best
 
 
-def rates(items: Sequence[Item]) -> Rates:
-    """From members that have ended here where there are any, else from a matmul probe."""
+def rates(items: Sequence[Item], pool: Pool) -> Rates:
+    """From members that have ended here where there are any, else from the devices' data sheet or a matmul probe."""
     per_size: dict[tuple[int, int], list[float]] = {}
     flops, startups = [], []
     for item in items:
@@ -82,14 +85,19 @@ def rates(items: Sequence[Item]) -> Rates:
         if training < 0.5:  # too short to tell
             continue
         rate = plan.trained_tokens / training
-        per_size.setdefault((plan.n_params["total"], item.cores), []).append(rate)
+        per_size.setdefault((plan.n_params["total"], item.slots), []).append(rate)
         startups.append(sum(seconds.values()) - training)
-        if item.cores == 1:
+        if item.slots == 1:
             flops.append(rate * plan.flops_per_token["matmul_full"])
     if flops:
         measured = {key: statistics.median(values) for key, values in per_size.items()}
         source = f"measured on {len(startups)} finished members of this sweep"
         return Rates(statistics.median(flops), statistics.median(startups), source, measured)
+    if pool.kind != "cpu":
+        name = next((s.name for s in pool.slots), "")
+        peak = device_peak(name) or UNKNOWN_DEVICE_PEAK
+        source = f"{name if device_peak(name) else 'an unknown device'} ({peak / 1e12:.0f} TFLOP/s) x {DEVICE_EFFICIENCY:g}"
+        return Rates(peak * DEVICE_EFFICIENCY, STARTUP_SECONDS, f"{source}: a guess until members end")
     peak = probe()
     source = f"a matmul probe ({peak / 1e9:.0f} GFLOP/s on a core) x {EFFICIENCY:g} for a train step: a guess until members end"
     return Rates(peak * EFFICIENCY, STARTUP_SECONDS, source)
@@ -99,12 +107,12 @@ def task(item: Item, rate: Rates, facts: Facts, progress: Progress = UNKNOWN) ->
     """A member for the scheduler: what is left of it, and when its branch point comes."""
     plan = item.member.plan
     if facts.ended:
-        return Task(item.id, item.cores, 0.0, item.member.parent, 0.0, item.gated)
+        return Task(item.id, item.slots, 0.0, item.member.parent, 0.0, item.gated)
     begun = max(0, progress.tokens - (plan.fork_tokens or 0))
     left = max(0, plan.trained_tokens - begun)
     per_second = progress.tokens_per_second if facts.running else None
     seconds = left / per_second if per_second else rate.seconds(item, left)
-    return Task(item.id, item.cores, seconds, item.member.parent, 0.0, item.gated)
+    return Task(item.id, item.slots, seconds, item.member.parent, 0.0, item.gated)
 
 
 def with_marks(tasks: Sequence[Task], items: Sequence[Item], done: dict[str, Progress]) -> list[Task]:

@@ -8,13 +8,14 @@ import fcntl
 import json
 import os
 import pathlib
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from scaling import config as configs
-from scaling import flops, runs
+from scaling import flops, locks, runs
 from scaling.launch.backend import Handle, Job
 from scaling.launch.outcome import FRESH, Tally
 from scaling.sweep import Member
@@ -38,7 +39,8 @@ class Item:
     member: Member
     path: pathlib.Path
     digest: str
-    cores: int
+    slots: int  # cores or devices
+    kind: str  # of what it trains on: cpu, cuda, rocm, tpu
     gated: bool  # of the largest size, where that waits for its prediction
 
     @property
@@ -60,7 +62,13 @@ class Item:
     @property
     def job(self) -> Job:
         command = (sys.executable, "-m", "scaling.train", "--spec", str((self.path / runs.SPEC).absolute()))
-        return Job(self.id, command, self.path / runs.LOG, self.cores)
+        return Job(self.id, command, self.path / runs.LOG, self.slots, self.device)
+
+    @property
+    def device(self) -> str | None:
+        """The accelerator that it was started on, as jax and the driver name it; None before, and on cores."""
+        env = runs.read_json(self.path / runs.ENV) if self.kind != "cpu" and self.started else None
+        return str(env["devices"][0]) if env else None
 
     def spec(self, sweep: str, env: dict[str, str]) -> dict[str, Any]:
         m = self.member
@@ -68,16 +76,19 @@ class Item:
         return {
             "id": m.id, "sweep": sweep, "digest": self.digest, "parent": m.parent,
             "parent_dir": f"../{m.parent}" if m.parent else None, "fork_steps": m.plan.fork_steps,
-            "mark_tokens": m.mark_tokens, "cluster": m.parent or m.id, "cores": self.cores,
+            "mark_tokens": m.mark_tokens, "cluster": m.parent or m.id, **self._place(),
             "command": list(self.job.command), "env": env, "config": configs.to_dict(config),
         }  # fmt: skip
+
+    def _place(self) -> dict[str, Any]:
+        return {"cores": self.slots} if self.kind == "cpu" else {"devices": self.slots, "device_kind": self.kind}
 
     def row(self) -> dict[str, Any]:
         """This member's entry of sweep.json."""
         m, p = self.member, self.member.plan
         return {
             "id": m.id, "size": m.size, "role": m.role, "parent": m.parent, "cluster": m.parent or m.id, "digest": self.digest,
-            "cores": self.cores, "gated": self.gated, "mark_tokens": m.mark_tokens, "fork_steps": p.fork_steps,
+            **self._place(), "gated": self.gated, "mark_tokens": m.mark_tokens, "fork_steps": p.fork_steps,
             "n_params": p.n_params, "tokens": p.tokens, "trained_tokens": p.trained_tokens,
             "flops": {c: p.flops(c) for c in flops.CONVENTIONS}, "annealed": p.annealed, "seed": m.config.seed,
             "batch_tokens": p.batch_tokens, "lr": p.lr, "steps": p.steps, "checkpoint_bytes": p.checkpoint_bytes,
@@ -90,6 +101,7 @@ class State:
 
     handle: Handle | None = None
     tally: Tally = FRESH
+    folder: str = ""  # where the member was when this was written: in a copy, the handle is that of the original's worker
 
 
 def read_state(path: pathlib.Path) -> State:
@@ -99,11 +111,12 @@ def read_state(path: pathlib.Path) -> State:
     except runs.RunError:
         return State()
     known = {f.name for f in dataclasses.fields(Tally)}
-    return State(content.get("handle"), Tally(**{k: v for k, v in content.get("tally", {}).items() if k in known}))
+    handle = content.get("handle") if content.get("folder") == str(path.resolve()) else None
+    return State(handle, Tally(**{k: v for k, v in content.get("tally", {}).items() if k in known}))
 
 
 def write_state(path: pathlib.Path, state: State) -> None:
-    runs.write_json(path / runs.STATE, dataclasses.asdict(state))
+    runs.write_json(path / runs.STATE, dataclasses.asdict(state) | {"folder": str(path.resolve())})
 
 
 def ended(path: pathlib.Path) -> str | None:
@@ -149,13 +162,13 @@ def log_tail(path: pathlib.Path, lines: int = 12) -> list[str]:
 
 
 def check_writable(out: pathlib.Path, folder: pathlib.Path | None) -> list[str]:
-    """Problems with writing below ``out``, which it creates, and in the sweep's ``folder``, where that is there already."""
+    """Problems with writing below ``out``, made for a moment, and in the sweep's ``folder``, where that is there already."""
     for place in [out, folder] if folder and os.path.lexists(folder) else [out]:
+        probe = place / f".write.{os.getpid()}.tmp"
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            probe = place / f".write.{os.getpid()}.tmp"
-            probe.write_bytes(b"")
-            probe.unlink()
+            with locks.made(place):
+                probe.write_bytes(b"")
+                probe.unlink()
         except OSError as error:
             return [f"{place}: cannot be written ({error.strerror}); give another place with --out, or allow writing there"]
     return []
@@ -168,14 +181,16 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
     Raises:
       LaunchError: naming the launcher that holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LAUNCH_LOCK, "a+") as f:
-        if not _take(f):
+
+    def take(file: IO[str]) -> None:
+        if not _take(file):
             pid = holder(folder)
             raise LaunchError(
                 [f"{folder}: another launcher runs this sweep{f' (pid {pid})' if pid else ''}; watch it with the verb status, "
                  f"end it with the verb cancel, or give another --out"]
             )  # fmt: skip
+
+    with locks.held(folder / LAUNCH_LOCK, take) as f:
         f.seek(0)
         f.truncate()
         json.dump({"pid": os.getpid()}, f)
@@ -250,10 +265,12 @@ def _some(ids: Sequence[str]) -> str:
     return ids[0] if len(ids) == 1 else f"{ids[0]} and {len(ids) - 1} more"
 
 
-def kept_cores(path: pathlib.Path, wanted: int) -> int:
-    """The core count of a member: bitwise results depend on it, so one that was started keeps its own."""
+def kept_place(path: pathlib.Path, kind: str, wanted: int) -> tuple[str, int]:
+    """What a member trains on, and how many: bitwise results depend on both, so one that was started keeps its own."""
     spec = runs.read_json(path / runs.SPEC) if (path / runs.ATTEMPTS).is_dir() else None
-    return int(spec["cores"]) if spec else wanted
+    if spec is None:
+        return kind, wanted
+    return (spec["device_kind"], int(spec["devices"])) if "devices" in spec else ("cpu", int(spec["cores"]))
 
 
 def write_sweep(folder: pathlib.Path, items: Sequence[Item], head: dict[str, Any], env: dict[str, str]) -> list[str]:
@@ -261,12 +278,58 @@ def write_sweep(folder: pathlib.Path, items: Sequence[Item], head: dict[str, Any
 
     Returns:
       Members of an earlier version of the sweep, whose folders stay but which the analysis no longer sees.
+
+    Raises:
+      LaunchError: when a worker that an earlier launcher started has just begun to train an earlier version of its member.
     """
     old = runs.read_json(folder / runs.SWEEP) or {"members": []}
     for item in items:
         spec = item.spec(folder.name, env)
         there = runs.read_json(item.path / runs.SPEC)
-        if there is None or (not item.started and there != {"schema": runs.SCHEMA} | spec):
+        if there is None:
             runs.write_json(item.path / runs.SPEC, spec)
+        elif there != {"schema": runs.SCHEMA} | spec:
+            _rewrite(item, spec, there)
     runs.write_json(folder / runs.SWEEP, head | {"members": [i.row() for i in items]})
     return [m["id"] for m in old["members"] if m["id"] not in {i.id for i in items}]
+
+
+def _rewrite(item: Item, spec: dict[str, Any], there: dict[str, Any]) -> None:
+    """Replaces the spec of a member that was not started, under the member's lock: its worker reads the spec again once it
+    has that lock (``job.is_superseded``), so that no worker ever trains another version than the one that is written here."""
+    try:
+        with locks.held(item.path / runs.LOCK, locks.exclusively):
+            if not item.started:
+                runs.write_json(item.path / runs.SPEC, spec)
+    except BlockingIOError:
+        if there["digest"] != item.digest:
+            raise LaunchError(
+                [f"{item.path}: a worker of an earlier launch trains it with another config; end it with the verb cancel, then "
+                 f"take the change back or give another --out"]
+            ) from None  # fmt: skip
+
+
+def prune_marks(items: Sequence[Item]) -> list[pathlib.Path]:
+    """Removes the trunks' checkpoints that no branch needs any more: the trunk has ended, and so have all its branches from
+    there.  The newest checkpoints of a trunk stay.
+
+    Returns:
+      What was removed.
+    """
+    removed = []
+    over = {i.id for i in items if (i.path / runs.DONE).exists()}
+    needed: dict[pathlib.Path, bool] = {}
+    for item in items:
+        if item.mark is not None and item.member.parent in over:
+            needed[item.mark] = needed.get(item.mark, False) or item.id not in over
+    for mark in (m for m, is_needed in needed.items() if not is_needed and m.is_dir()):
+        steps = sorted(int(p.name) for p in mark.parent.iterdir() if p.name.isdigit())
+        if int(mark.name) < steps[-1]:
+            gone = mark.parent.parent / f".pruned.{mark.name}"
+            with contextlib.suppress(OSError):  # a place that became read-only: only room is lost
+                os.replace(mark, gone)  # first out of the way whole, so that half a checkpoint is never seen
+                removed.append(mark)
+    for trunk in {m.parent.parent for m in needed}:
+        for gone in trunk.glob(".pruned.*"):
+            shutil.rmtree(gone, ignore_errors=True)
+    return removed

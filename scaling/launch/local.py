@@ -1,16 +1,18 @@
-"""The local backend: one process per member, pinned to its own cores, in its own session, so that it outlives the launcher."""
+"""The local backend: one process per member, on cores or devices of its own, in its own session: it outlives the launcher."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import pathlib
-import platform
 import signal
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from scaling.launch import claims, devices
 from scaling.launch.backend import Handle, Job, Report
+from scaling.launch.devices import PINNING, Pool
 
 # glibc's allocator gives large blocks back to the system after each use, and the page faults cost up to 2.5x of the step;
 # these keep them.  Set before Python starts; each is needed (docs/performance).
@@ -18,64 +20,67 @@ ALLOCATOR = (
     "glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1:"
     "glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=67108864"
 )  # fmt: skip
-CPU_QUOTA = pathlib.Path("/sys/fs/cgroup/cpu.max")  # a container's: microseconds of CPU and of the period that they are for
-PINNING = hasattr(os, "sched_setaffinity")  # Linux has it, macOS has not
-
-
-def usable_cores() -> list[int]:
-    """The cores that this process may use, by number; as many as a container's quota pays for."""
-    cores = sorted(os.sched_getaffinity(0)) if PINNING else list(range(os.cpu_count() or 1))
-    return cores[: _quota()]
-
-
-def _quota() -> int | None:
-    """Whole cores that the container may keep busy; None without a limit."""
-    try:
-        quota, period = CPU_QUOTA.read_text().split()
-    except OSError:
-        return None
-    return None if quota == "max" else max(1, int(quota) // int(period))
+MEM_FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")  # new and old; jax refuses both at once
+DUMP_SECONDS = 0.5  # for a hanging worker to write where it stands
 
 
 class LocalBackend:
     """Worker processes on this machine."""
 
-    def __init__(self, cores: int | None = None):
-        """``cores``: at most so many are used; None takes every usable one."""
-        self._cores = usable_cores()[:cores]
-        self.cores = len(self._cores)
+    def __init__(self, pool: Pool | None = None):
+        """``pool``: what members are given; None for every usable core."""
+        self.pool = pool or devices.cores()
+        self.slots = len(self.pool.slots)
         self._children: dict[int, subprocess.Popen[bytes]] = {}
-        self._held: dict[str, list[int]] = {}  # job -> its cores
+        self._held: dict[str, list[str]] = {}  # job -> its slots
 
     def environment(self) -> dict[str, str]:
         env = {"PYTHONUNBUFFERED": "1"}
-        if "JAX_PLATFORMS" not in os.environ:  # one worker per core: each would take all memory of every accelerator
-            env["JAX_PLATFORMS"] = "cpu"
-        if _is_glibc() and "GLIBC_TUNABLES" not in os.environ:
+        if "JAX_PLATFORMS" not in os.environ:  # a device that cannot be used is an error then, not a run on the CPU
+            env["JAX_PLATFORMS"] = self.pool.kind
+        if self.pool.kind == "cpu" and _is_glibc() and "GLIBC_TUNABLES" not in os.environ:
             env["GLIBC_TUNABLES"] = ALLOCATOR
+        if self.pool.kind in ("cuda", "rocm") and not any(name in os.environ for name in MEM_FRACTIONS):
+            env[MEM_FRACTIONS[0]] = devices.GPU_MEMORY_SHARE
         return env
 
     def submit(self, job: Job) -> Handle | None:
-        taken = {core for cores in self._held.values() for core in cores}
-        free = [core for core in self._cores if core not in taken]
-        if len(free) < job.cores:
-            return None
-        cores = free[: job.cores]
-        env = os.environ | self.environment()
-        if not PINNING:
-            env["NPROC"] = str(job.cores)  # the size of XLA's thread pool, which it otherwise takes from the affinity
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with open(job.log, "ab") as log, _pinned(cores):
-            child = subprocess.Popen(
-                job.command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
+        taken = {slot for slots in self._held.values() for slot in slots}
+        free = [s.id for s in self.pool.slots if s.id not in taken and not (job.device and s.name and job.device != s.name)]
+        with self._claimed(free, job.slots) as (slots, files):
+            if len(slots) < job.slots:
+                return None
+            env = os.environ | self.environment() | self.pool.environment(slots)
+            if self.pool.kind == "cpu" and not PINNING:
+                env["NPROC"] = str(job.slots)  # the size of XLA's thread pool, which it otherwise takes from the affinity
+            job.log.parent.mkdir(parents=True, exist_ok=True)
+            with open(job.log, "ab") as log, _pinned(slots if self.pool.kind == "cpu" else []):
+                child = subprocess.Popen(
+                    job.command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                    start_new_session=True, pass_fds=files,
+                )  # fmt: skip
         self._children[child.pid] = child
-        self._held[job.name] = cores
-        return {"pid": child.pid, "start_time": start_time(child.pid), "cores": cores}
+        self._held[job.name] = slots
+        return {"pid": child.pid, "start_time": start_time(child.pid), "kind": self.pool.kind, "slots": slots}
+
+    @contextlib.contextmanager
+    def _claimed(self, free: Sequence[str], wanted: int) -> Iterator[tuple[list[str], list[int]]]:
+        """So many of ``free`` as no other sweep here uses, up to ``wanted``, and the files that hold them while inside."""
+        slots: list[str] = []
+        files: list[int] = []
+        try:
+            for slot in free:
+                if len(slots) < wanted and (file := claims.take(self.pool.kind, slot)) is not None:
+                    slots.append(slot)
+                    files.append(file)
+            yield slots, files
+        finally:
+            for file in files:
+                os.close(file)
 
     def poll(self, handles: Mapping[str, Handle]) -> dict[str, Report]:
         reports = {name: self._report(handle) for name, handle in handles.items()}
-        self._held = {name: handles[name]["cores"] for name, report in reports.items() if report.running}
+        self._held = {name: handles[name]["slots"] for name, report in reports.items() if report.running}
         return reports
 
     def _report(self, handle: Handle) -> Report:
@@ -91,30 +96,47 @@ class LocalBackend:
             job = next((job for words, job in wanted.items() if command == " ".join(words)), None)
             began = start_time(pid) if job else None
             if job and began:
-                cores = sorted(os.sched_getaffinity(pid)) if PINNING else self._cores[: job.cores]
-                found[job.name] = {"pid": pid, "start_time": began, "cores": cores}
+                found[job.name] = {"pid": pid, "start_time": began, "kind": self.pool.kind, "slots": self._slots_of(pid, job)}
         return found
 
+    def _slots_of(self, pid: int, job: Job) -> list[str]:
+        """The slots of a worker whose handle was lost."""
+        if self.pool.kind == "cpu" and PINNING:
+            return [str(core) for core in sorted(os.sched_getaffinity(pid))]
+        with contextlib.suppress(OSError):
+            words = pathlib.Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+            if seen := self.pool.seen_by(dict(word.partition("=")[::2] for word in words)):
+                return seen
+        return [s.id for s in self.pool.slots[: job.slots]]
+
     def cancel(self, handle: Handle) -> None:
+        self._signal(handle, signal.SIGTERM)
+
+    def kill(self, handle: Handle) -> None:
+        self._signal(handle, signal.SIGUSR1)
+        time.sleep(DUMP_SECONDS)
+        self._signal(handle, signal.SIGKILL)
+
+    def _signal(self, handle: Handle, number: signal.Signals) -> None:
         if self._report(handle).running:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(handle["pid"], signal.SIGTERM)
+                os.kill(handle["pid"], number)
 
     def where(self, handle: Handle) -> str:
-        cores = handle["cores"]
-        if not PINNING:
+        slots, unit = handle["slots"], self.pool.unit
+        if self.pool.kind == "cpu" and not PINNING:
             return f"pid {handle['pid']}"
-        return f"core {cores[0]}" if len(cores) == 1 else f"cores {cores[0]}-{cores[-1]}"
+        return f"{unit} {slots[0]}" if len(slots) == 1 else f"{unit}s {slots[0]}-{slots[-1]}"
 
 
 @contextlib.contextmanager
-def _pinned(cores: list[int]) -> Iterator[None]:
+def _pinned(cores: Sequence[str]) -> Iterator[None]:
     """A child started inside inherits this affinity; nothing runs between its fork and exec, so threads do no harm."""
-    if not PINNING:
+    if not PINNING or not cores:
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
+    os.sched_setaffinity(0, {int(core) for core in cores})
     try:
         yield
     finally:
@@ -165,16 +187,3 @@ def _processes() -> Iterator[tuple[int, str]]:
 
 def _ps(*arguments: str) -> str:
     return subprocess.run(["ps", *arguments], capture_output=True, text=True, check=False).stdout
-
-
-def describe() -> str:
-    """The machine in words, for the plan."""
-    pinned = "one member pinned to each" if PINNING else "members not pinned: this system has no pinning"
-    return f"{platform.machine()} {platform.system()}, {len(usable_cores())} usable, {pinned}; {_platform()}"
-
-
-def _platform() -> str:
-    chosen = os.environ.get("JAX_PLATFORMS")
-    if chosen is None:
-        return "trains on CPU cores: JAX_PLATFORMS with --slots 1 chooses otherwise"
-    return f"trains on JAX_PLATFORMS={chosen}"

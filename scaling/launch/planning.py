@@ -9,7 +9,7 @@ import rich.console
 import rich.table
 
 from scaling import runs, sizes
-from scaling.launch import estimate, local, schedule
+from scaling.launch import devices, estimate, schedule
 from scaling.launch import folder as folders
 from scaling.launch.folder import Item
 from scaling.launch.prepare import Prepared
@@ -22,13 +22,18 @@ def show(prepared: Prepared, console: rich.console.Console) -> None:
     items = prepared.items
     device = prepared.request.device
     facts = {i.id: Facts(_ended(i), mark=i.mark is None) for i in items}
-    rate = estimate.on_devices(device.flops_per_second(), device.count, str(device)) if device else estimate.rates(items)
+    rate = (
+        estimate.on_devices(device.flops_per_second(), device.count, str(device))
+        if device
+        else estimate.rates(items, prepared.pool)
+    )
     console.print(_table(prepared, rate), soft_wrap=not console.is_terminal)
     out = [_tokens(prepared), *_savings(items), *_rules(items), _gate(prepared)]
     done = sum(f.ended is not None for f in facts.values())
     disk = sum(estimate.disk_bytes(i) for i in items)
     out += [_price(items, rate) if device else _time(prepared, rate, facts)]
     out += [f"disk: {format_bytes(disk)} below {prepared.folder}"]
+    out += [] if device else [_watchdog(prepared)]
     out += [f"{done} of {len(items)} members are over already"] if done else []
     for line in out:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -38,11 +43,22 @@ def show(prepared: Prepared, console: rich.console.Console) -> None:
 
 def _time(prepared: Prepared, rate: estimate.Rates, facts: dict[str, Facts]) -> str:
     left = [estimate.task(i, rate, facts[i.id]) for i in prepared.items]
-    choice = schedule.choose_order(estimate.with_marks(left, prepared.items, {}), facts, prepared.cores)
+    choice = schedule.choose_order(estimate.with_marks(left, prepared.items, {}), facts, len(prepared.pool.slots))
     other = next(name for name in choice.seconds if name != choice.name)
+    machine = f"{prepared.pool.words()} ({devices.describe(prepared.pool)})"
     return (
-        f"time: {format_seconds(choice.expected)} on {prepared.cores} cores ({local.describe()}), {choice.name} "
+        f"time: {format_seconds(choice.expected)} on {machine}, {choice.name} "
         f"({other}: {format_seconds(choice.seconds[other])}); by {rate.source}"
+    )
+
+
+def _watchdog(prepared: Prepared) -> str:
+    minutes = prepared.request.hang_minutes
+    if not minutes:
+        return "watchdog: none, a member that hangs is waited for"
+    return (
+        f"watchdog: a member that trains no step for {minutes:g} minutes (compiling, restoring, validating and saving apart) "
+        f"is ended and goes on from its last checkpoint; --hang-minutes"
     )
 
 
@@ -73,15 +89,15 @@ def _table(prepared: Prepared, rate: estimate.Rates) -> rich.table.Table:
         header_style="dim", pad_edge=False,
     )  # fmt: skip
     out.add_column("member", no_wrap=True)
-    cores = [] if rate.devices else ["cores"]
-    for name in ("N", "D", "own D", "FLOPs", "batch", "lr", *cores, "time", "disk"):
+    slots = [] if rate.devices else [f"{prepared.pool.unit}s"]
+    for name in ("N", "D", "own D", "FLOPs", "batch", "lr", *slots, "time", "disk"):
         out.add_column(name, justify="right", no_wrap=True)
     for item in prepared.items:
         plan = item.member.plan
         out.add_row(
             item.id, format_count(plan.n_params["non_embedding"]), format_count(plan.tokens), format_count(plan.trained_tokens),
             f"{plan.flops():.2e}", format_count(plan.batch_tokens), f"{plan.lr:.3g}",
-            *(str(item.cores) for _ in cores), format_seconds(rate.seconds(item, plan.trained_tokens)),
+            *(str(item.slots) for _ in slots), format_seconds(rate.seconds(item, plan.trained_tokens)),
             format_bytes(estimate.disk_bytes(item)),
         )  # fmt: skip
     return out
@@ -149,7 +165,7 @@ def _gate(prepared: Prepared) -> str:
             "nothing waits for it"
         )
     largest = prepared.sweep.largest()
-    where = "" if prepared.request.device else " on all cores"
+    where = " on all cores" if prepared.pool.kind == "cpu" and not prepared.request.device else ""
     return f"prediction: the {len(largest)} members of {largest[0].size} start{where} once their prediction is on record"
 
 

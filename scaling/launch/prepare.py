@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 import re
 import shlex
@@ -14,15 +15,18 @@ from typing import Any
 from scaling import config as configs
 from scaling import corpus, flops, runs
 from scaling import sweep as sweeps
-from scaling.launch import estimate
+from scaling.launch import devices, estimate
 from scaling.launch import folder as folders
+from scaling.launch.devices import Pool
 from scaling.launch.folder import Item, LaunchError
-from scaling.launch.local import usable_cores
 from scaling.launch.schedule import MIN_SIZES_TO_PREDICT
 from scaling.mixture import Dataset
 from scaling.store import STORE, StoreError
 from scaling.units import format_bytes
 
+RETRIES = 2
+HANG_MINUTES = 10.0  # a training step takes seconds; its compilation, validation and checkpoints are not counted
+MIN_HANG_MINUTES = 0.2  # a worker tells of its steps every five seconds
 _OF_TRUNK = re.compile(r": its trunk (\S+) cannot run")
 
 
@@ -57,8 +61,10 @@ class Request:
     sweep: str
     overrides: dict[str, Any]
     out: pathlib.Path
-    retries: int = 2
+    retries: int = RETRIES
     slots: int | None = None
+    use: str | None = None
+    hang_minutes: float = HANG_MINUTES
     device: Device | None = None
 
     def command(self, verb: str) -> str:
@@ -66,6 +72,9 @@ class Request:
         words = ["python", "-m", "scaling.launch", verb, "--sweep", self.sweep]
         words += ["--out", str(self.out)] if str(self.out) != "runs" else []
         words += ["--slots", str(self.slots)] if self.slots else []
+        words += ["--use", self.use] if self.use else []
+        words += ["--retries", str(self.retries)] if self.retries != RETRIES else []
+        words += ["--hang-minutes", f"{self.hang_minutes:g}"] if self.hang_minutes != HANG_MINUTES else []
         words += [f"--config.{name}={value}" for name, value in self.overrides.items()]
         return shlex.join(words)
 
@@ -78,7 +87,7 @@ class Prepared:
     sweep: sweeps.Sweep
     folder: pathlib.Path
     items: tuple[Item, ...]
-    cores: int
+    pool: Pool
     store: str
     fingerprint: str | None  # None before there is a store
     gated: bool  # whether the largest size waits for its prediction
@@ -109,11 +118,11 @@ def check(request: Request, writes: bool) -> sweeps.Sweep:
         problems.append(str(error))
     if writes:
         problems += folders.check_writable(request.out, request.out / loaded.name if loaded else None)
-    usable = len(usable_cores())
-    if request.slots is not None and not 1 <= request.slots <= usable:
-        problems.append(f"--slots {request.slots}: this machine has {usable} usable cores; give 1 to {usable}, or leave it out")
+    problems += _machine_problems(request)
     if request.retries < 0:
         problems.append(f"--retries {request.retries}: must be 0 or more")
+    if request.hang_minutes and not request.hang_minutes >= MIN_HANG_MINUTES:
+        problems.append(f"--hang-minutes {request.hang_minutes:g}: must be at least {MIN_HANG_MINUTES}, or 0 to wait for ever")
     if loaded:
         problems += _store_problems(loaded, needed=writes)
     if problems or loaded is None:
@@ -145,22 +154,48 @@ def complete(request: Request, loaded: sweeps.Sweep, build: bool, say: Callable[
             raise LaunchError(_of_config(error)) from None
     dataset = corpus.load_data(data) if corpus.is_there(data) else None
     fingerprint = dataset.fingerprint if dataset else None
-    cores = request.slots or len(usable_cores())
+    pool = devices.find(request.use).first(request.slots)
     gated = len(loaded.sizes()) >= MIN_SIZES_TO_PREDICT
     folder = request.out / loaded.name
-    items = place(loaded, folder, fingerprint or "", cores, gated)
+    items = place(loaded, folder, fingerprint or "", pool, gated)
     problems = folders.conflicts(folder, items, fingerprint) if fingerprint else []
-    problems += [
-        f"{i.path}: was started on {i.cores} cores, and here are {cores}; its results depend on that: go on with as many, "
-        f"or start anew with another --out"
-        for i in items
-        if i.cores > cores and not (i.path / runs.DONE).exists()
-    ]
+    problems += [p for i in items if not (i.path / runs.DONE).exists() for p in _place_problems(i, pool)]
     if build:
         problems += _disk_problems(items, request.out)
     if problems:
         raise LaunchError(problems)
-    return Prepared(request, loaded, folder, tuple(items), cores, _words(data, dataset), fingerprint, gated, seconds)
+    return Prepared(request, loaded, folder, tuple(items), pool, _words(data, dataset), fingerprint, gated, seconds)
+
+
+def _machine_problems(request: Request) -> list[str]:
+    try:
+        pool = devices.find(request.use)
+    except LaunchError as error:
+        return error.problems
+    usable = len(pool.slots)
+    if request.slots is None or 1 <= request.slots <= usable:
+        return []
+    there = f"this machine has {usable} usable {pool.unit}s"
+    return [f"--slots {request.slots}: {there}; give 1 to {usable}, or leave it out"]
+
+
+def _place_problems(item: Item, pool: Pool) -> list[str]:
+    """Why a member cannot be trained on ``pool``."""
+    unit, names = devices.UNITS.get(item.kind, item.kind), {s.name for s in pool.slots if s.name}
+    if item.kind != pool.kind or (item.device and names and item.device not in names):
+        was, here = item.device or f"{unit}s", pool.words()
+    elif item.slots > len(pool.slots):
+        was, here = f"{item.slots} {unit}s", str(len(pool.slots))
+    elif pool.kind == "tpu" and 1 < item.slots < len(pool.slots):
+        return [f"{item.path}: its mesh takes {item.slots} chips; a host's chips go to members one by one or all together"]
+    else:
+        return []
+    if not item.started:
+        return [f"{item.path}: its mesh takes {was}, here are {here}; lower an axis of machine.data, fsdp and tensor"]
+    return [
+        f"{item.path}: was started on {was}, and here are {here}; its results depend on that: go on with as many of the same, "
+        f"or start anew with another --out"
+    ]
 
 
 def _disk_problems(items: list[Item], out: pathlib.Path) -> list[str]:
@@ -171,8 +206,9 @@ def _disk_problems(items: list[Item], out: pathlib.Path) -> list[str]:
     return [f"{out}: needs {format_bytes(needed)} of disk, {format_bytes(free)} are free; make room or give another --out"]
 
 
-def place(loaded: sweeps.Sweep, folder: pathlib.Path, fingerprint: str, cores: int, gated: bool) -> list[Item]:
-    """Members with their folders, digests and cores: one each, all of them for the largest size where it waits."""
+def place(loaded: sweeps.Sweep, folder: pathlib.Path, fingerprint: str, pool: Pool, gated: bool) -> list[Item]:
+    """Members with their folders, digests and slots: a core each, all of them for the largest size where it waits; of devices
+    as many as a member's mesh has."""
     largest = {m.id for m in loaded.largest()} if gated else set()
     items: list[Item] = []
     digests: dict[str, str] = {}
@@ -180,9 +216,15 @@ def place(loaded: sweeps.Sweep, folder: pathlib.Path, fingerprint: str, cores: i
         parent = digests[m.parent] if m.parent else None
         digests[m.id] = configs.digest(m.config, fingerprint, parent, m.mark_tokens)
         path = folder / m.id
-        wanted = cores if m.id in largest else 1
-        items.append(Item(m, path, digests[m.id], folders.kept_cores(path, wanted), m.id in largest))
+        wanted = (len(pool.slots) if m.id in largest else 1) if pool.kind == "cpu" else _mesh_size(m.config.machine, pool)
+        kind, slots = folders.kept_place(path, pool.kind, wanted)
+        items.append(Item(m, path, digests[m.id], slots, kind, m.id in largest))
     return items
+
+
+def _mesh_size(machine: configs.MachineConfig, pool: Pool) -> int:
+    """Devices of a mesh; an axis of 0 takes all that there are."""
+    return math.prod((machine.data, machine.fsdp, machine.tensor)) or len(pool.slots)
 
 
 def _missing(data: configs.DataConfig) -> list[str]:

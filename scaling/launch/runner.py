@@ -22,6 +22,7 @@ from scaling.launch.follow import UNKNOWN, Progress, Tail
 from scaling.launch.outcome import End, Tally
 from scaling.launch.prepare import Prepared
 from scaling.launch.schedule import Facts, Phase
+from scaling.launch.watchdog import Watchdog, progress
 from scaling.units import format_seconds
 
 TICK_SECONDS = 0.5
@@ -74,6 +75,7 @@ class _Track:
     elsewhere: bool = False  # a process that this launcher knows nothing of trains it
     progress: Progress = UNKNOWN
     note: str = ""
+    hung: str = ""  # why its worker was ended by the watchdog
 
 
 class Gate:
@@ -103,12 +105,15 @@ class Runner:
         self._asked_to_save = False
         self._planned = -REPLAN_SECONDS
         self._left = 0.0
+        self._watchdog = Watchdog(60 * prepared.request.hang_minutes)
+        self._waits_for_others = False
 
     def run(self) -> dict[str, Phase]:
         """Until all is over, or until the members have saved after a signal, or at once after a second one."""
         self._recover()
         while True:
             self._reap()
+            self._watch()
             now = self._phases()
             if not self._stop.signal:
                 self._predict(now)
@@ -166,6 +171,9 @@ class Runner:
                 continue
             self._read_done(t)
             ended = outcome.judge(report.status, t.ended is not None, folders.last_attempt(t.item.path))
+            if t.hung and ended.end is End.KILLED:
+                ended = outcome.Ended(End.KILLED, t.hung)
+            t.hung = ""
             if ended.end is End.REFUSED and folders.is_trained_elsewhere(t.item.path):
                 self._board.say(f"{t.item.id}: another process trains it already; waiting for that to end")
                 t.elsewhere = True
@@ -176,6 +184,21 @@ class Runner:
             self._planned = -REPLAN_SECONDS
             if ended.end is End.DONE:
                 self._analyses.want_live()
+                folders.prune_marks(self._prepared.items)
+
+    def _watch(self) -> None:
+        """Ends the workers that hang."""
+        seconds = self._watchdog.due(time.monotonic())
+        if not seconds:
+            return
+        for t in self._tracks:
+            if t.state.handle is None:
+                continue
+            mark = progress(t.state.handle["pid"], folders.last_attempt(t.item.path))
+            if self._watchdog.hangs(t.item.id, mark, seconds):
+                minutes = self._prepared.request.hang_minutes
+                t.hung = f"it hung: no step for {minutes:g} minutes; where, is in its log"
+                self._backend.kill(t.state.handle)
 
     def _tell(self, t: _Track, ended: outcome.Ended) -> None:
         tally = t.state.tally
@@ -226,18 +249,22 @@ class Runner:
             t = self._by_id[task.id]
             handle = self._backend.submit(t.item.job)
             if handle is None:
+                if Phase.RUNNING not in now.values() and not self._waits_for_others:
+                    self._waits_for_others = True
+                    self._board.say("other sweeps use what members would train on here; waiting for them")
                 return
+            self._waits_for_others = False
             self._keep(t, handle)
             t.note = self._backend.where(handle)
 
     def _plan(self) -> None:
         """The order of what is left, and how long it takes."""
         facts = self._facts()
-        rate = estimate.rates(self._prepared.items)
+        rate = estimate.rates(self._prepared.items, self._prepared.pool)
         tasks = [estimate.task(t.item, rate, facts[t.item.id], t.progress) for t in self._tracks]
         progress = {t.item.id: t.progress for t in self._tracks}
         tasks = estimate.with_marks(tasks, self._prepared.items, progress)
-        choice = schedule.choose_order(tasks, facts, self._backend.cores)
+        choice = schedule.choose_order(tasks, facts, self._backend.slots)
         self._ordered: Sequence[schedule.Task] = schedule.ORDERS[choice.name](tasks)
         self._left, self._planned = choice.expected, time.monotonic()
 
@@ -314,4 +341,4 @@ _GROUPS = {
 
 def _bare(item: Item) -> schedule.Task:
     """A member as far as its phase needs it."""
-    return schedule.Task(item.id, item.cores, parent=item.member.parent, gated=item.gated)
+    return schedule.Task(item.id, item.slots, parent=item.member.parent, gated=item.gated)

@@ -36,7 +36,7 @@ class Task:
     """What scheduling knows about a member."""
 
     id: str
-    cores: int = 1
+    slots: int = 1
     seconds: float = 0.0  # expected, or what is left of it
     parent: str | None = None
     mark_after: float = 0.0  # the parent's seconds until the mark is there
@@ -102,26 +102,26 @@ ORDERS = {"cheapest first": cheapest_first, "longest chain first": longest_first
 
 def ready(ordered: Sequence[Task], now: Mapping[str, Phase]) -> list[Task]:
     """What may start, in order.  Offer them one by one and stop at the first without room, so that a member that needs all
-    cores is not passed by for ever."""
+    slots is not passed by for ever."""
     return [t for t in ordered if now[t.id] is Phase.READY]
 
 
-def simulate(tasks: Sequence[Task], facts: Mapping[str, Facts], cores: int, ordered: Sequence[Task]) -> float:
+def simulate(tasks: Sequence[Task], facts: Mapping[str, Facts], slots: int, ordered: Sequence[Task]) -> float:
     """Seconds until all is over, from ``facts``, when every task takes its expected seconds."""
     clock = 0.0
     current = dict(facts)
     ends = {t.id: t.seconds for t in tasks if current[t.id].running}
     starts = dict.fromkeys(ends, 0.0)
     by_id = {t.id: t for t in tasks}
-    used = sum(by_id[i].cores for i in ends)
+    used = sum(by_id[i].slots for i in ends)
     while True:
         now = phases(tasks, current, prediction_due(tasks, phases(tasks, current, False)))
         for task in ready(ordered, now):
-            if used + min(task.cores, cores) > cores:
+            if used + min(task.slots, slots) > slots:
                 break
             current[task.id] = dataclasses.replace(current[task.id], running=True)
             starts[task.id], ends[task.id] = clock, clock + task.seconds
-            used += min(task.cores, cores)
+            used += min(task.slots, slots)
         waiting = [t for t in tasks if not current[t.id].mark and t.parent in starts]
         marks = {t.id: starts[t.parent] + t.mark_after for t in waiting if t.parent}
         if not ends:
@@ -131,7 +131,7 @@ def simulate(tasks: Sequence[Task], facts: Mapping[str, Facts], cores: int, orde
             current[i] = dataclasses.replace(current[i], mark=True)
         for i in [i for i, at in ends.items() if at <= clock]:
             del ends[i]
-            used -= min(by_id[i].cores, cores)
+            used -= min(by_id[i].slots, slots)
             current[i] = dataclasses.replace(current[i], running=False, ended="finished")
 
 
@@ -147,8 +147,8 @@ class Choice:
         return self.seconds[self.name]
 
 
-def choose_order(tasks: Sequence[Task], facts: Mapping[str, Facts], cores: int) -> Choice:
+def choose_order(tasks: Sequence[Task], facts: Mapping[str, Facts], slots: int) -> Choice:
     """Plays every order through; see the module's docstring for which is taken."""
-    seconds = {name: simulate(tasks, facts, cores, order(tasks)) for name, order in ORDERS.items()}
+    seconds = {name: simulate(tasks, facts, slots, order(tasks)) for name, order in ORDERS.items()}
     cheapest, longest = ORDERS
     return Choice(cheapest if seconds[cheapest] <= CHEAPEST_MAY_COST * seconds[longest] else longest, seconds)

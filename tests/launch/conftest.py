@@ -13,6 +13,15 @@ from scaling.sources import FileSource
 WORDS = ("scaling", "laws", "relate", "loss", "to", "size", "data", "and", "compute", "of", "language", "models", "on", "text")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_claims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
+    """Launchers of other tests do not take these tests' cores away: they meet elsewhere (``scaling.launch.claims``)."""
+    folder = tmp_path_factory.mktemp("claims")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A small token store."""

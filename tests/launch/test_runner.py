@@ -77,7 +77,7 @@ def launch(tmp_path: pathlib.Path, store: pathlib.Path, sizes: tuple[str, ...], 
     stop = Stop()
     prepared = prepared_sweep(tmp_path, store, sizes, retries)
     with folders.locked(prepared.folder), stop.listening():
-        backend = StubBackend(prepared.cores)
+        backend = StubBackend(prepared.pool)
         write(prepared)
         runner = Runner(prepared, backend, board, Analyses(prepared.folder), stop)
         now = runner.run()
@@ -132,8 +132,8 @@ def test_largest_size_waits_for_its_prediction_and_takes_all_cores(tmp_path, sto
     recorded = (ran.prepared.folder / runs.PREDICTIONS).stat().st_mtime
     largest = ran.item("causal-75K-trunk")
     assert (largest.path / runs.ATTEMPTS / "000.json").stat().st_ctime >= recorded
-    assert largest.cores == ran.prepared.cores == LocalBackend().cores
-    assert str(sorted(range(largest.cores))) in (largest.path / runs.LOG).read_text()
+    assert largest.slots == len(ran.prepared.pool.slots) == LocalBackend().slots
+    assert str(sorted(range(largest.slots))) in (largest.path / runs.LOG).read_text()
     assert len(rows[0]["sizes"]) == 3
     live = runs.read_json(ran.prepared.folder / folders.LIVE_PREDICTIONS)
     assert live is None or live["members"].keys() <= ran.now.keys()

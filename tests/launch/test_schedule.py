@@ -6,7 +6,7 @@ from scaling.launch.schedule import Facts, Phase, Task
 TRUNK = Task("trunk", seconds=10)
 EARLY = Task("early", seconds=2, parent="trunk", mark_after=4)
 LATE = Task("late", seconds=4, parent="trunk", mark_after=10)
-TOP = Task("top", cores=2, seconds=7, gated=True)
+TOP = Task("top", slots=2, seconds=7, gated=True)
 ALL = (TRUNK, EARLY, LATE, TOP)
 FRESH = {"trunk": Facts(), "early": Facts(mark=False), "late": Facts(mark=False), "top": Facts()}
 
