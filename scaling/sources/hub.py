@@ -42,7 +42,8 @@ class HubSource:
             )
         import datasets
 
-        self.name, self.split, self.field = name, split, field
+        self.split, self.field = split, field
+        self._document_name = f"{os.path.basename(os.path.abspath(name)) if os.path.isdir(name) else name}/{split}"
         self._where = " ".join([f"--dataset {name}", *([config] if config else []), split])
         try:
             rows: Any = datasets.load_dataset(name, config, split=split, revision=revision)
@@ -77,7 +78,6 @@ class HubSource:
         return {"kind": "dataset", "split": self.split, "field": self.field, "sha256": digest.hexdigest()}
 
     def documents(self, advance: Advance) -> Iterator[Document]:
-        base = os.path.basename(self.name.rstrip("/")) if os.path.isdir(self.name) else self.name
         number, total = 0, max(1, len(self._rows))
         for batch in self._rows.iter(batch_size=BATCH_ROWS):
             texts = batch[self.field]
@@ -85,5 +85,5 @@ class HubSource:
             for text, row_id in zip(texts, ids, strict=True):
                 number += 1
                 where = f"{self._where}: row {number}"
-                yield row_document(f"{base}/{self.split}", text, row_id, number, self.field, where)
+                yield row_document(self._document_name, text, row_id, number, self.field, where)
             advance(self.total_bytes * len(texts) // total)

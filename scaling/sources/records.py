@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,22 +23,19 @@ def array_record(path: str, shown: str) -> Iterator[tuple[int, int, bytes]]:
     except ImportError:
         raise SourceError(f"{shown}: ArrayRecord files need the package array_record: pip install array_record") from None
     number = 0
-    reader = None
     try:
-        reader = array_record_module.ArrayRecordReader(path, "readahead_buffer_size:0")
-        total = reader.num_records()
-        for start in range(0, total, READ_RECORDS):
-            for record in reader.read(start, min(total, start + READ_RECORDS)):
-                number += 1
-                yield number, total, record
-    except (RuntimeError, ValueError, IndexError) as error:
-        if isinstance(error, SourceError):
-            raise
-        why = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise SourceError(f"{shown}: no ArrayRecord file, or damaged after record {number} ({why}); write it again") from None
-    finally:
-        if reader is not None:
-            reader.close()
+        # A damaged file seems to be empty, until closing it tells why.
+        with contextlib.closing(array_record_module.ArrayRecordReader(path, "readahead_buffer_size:0")) as reader:
+            total = reader.num_records()
+            for start in range(0, total, READ_RECORDS):
+                for record in reader.read(start, min(total, start + READ_RECORDS)):
+                    number += 1
+                    yield number, total, record
+    except (RuntimeError, IndexError) as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise SourceError(
+            f"{shown}: no ArrayRecord file, or damaged after record {number} ({why:.120}); write it again"
+        ) from None
 
 
 def text_and_id(record: bytes, field: str, where: str) -> tuple[str, str | None]:
