@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -109,14 +110,22 @@ def process_block(mesh: Mesh) -> tuple[int, int]:
     Raises:
       ConfigError: when the rows of this process are no such block.
     """
-    owners = mesh.devices.reshape(-1, mesh.shape["tensor"])
-    mine = [row for row, devices in enumerate(owners) if any(d.process_index == jax.process_index() for d in devices)]
-    start, length = mine[0], len(mine)
-    if mine != list(range(start, start + length)) or start % length or len(owners) % length:
+    owners = np.array([[d.process_index for d in row] for row in mesh.devices.reshape(-1, mesh.shape["tensor"])])
+    block = block_of(owners, jax.process_index())
+    if block is None:
         asked = f"machine.data, fsdp, tensor = {[mesh.shape[axis] for axis in AXES]}"
         uneven = f"lies unevenly over {jax.process_count()} processes"
         raise ConfigError([f"{asked}: {uneven}; use every device of each"])
-    return start // length, len(owners) // length
+    return block
+
+
+def block_of(owners: np.ndarray, process: int) -> tuple[int, int] | None:
+    """``process_block`` by the processes that own the devices, ``owners`` (rows, tensor); None where it is no equal block."""
+    mine = np.flatnonzero((owners == process).any(axis=1))
+    start, length = mine[0], len(mine)
+    if mine[-1] != start + length - 1 or start % length or len(owners) % length:
+        return None
+    return int(start // length), len(owners) // length
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -124,7 +133,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, BATCH)
 
 
-def constrain_activations(mesh: Mesh) -> model.Constrain:
+def constrain_activations(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
     """Pins the leading axis of an activation to the batch axes of ``mesh``."""
     if mesh.size == 1:
         return lambda x: x

@@ -9,7 +9,6 @@ Reads a config (or a member's spec.json), goes on where the run directory stands
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import faulthandler
 import functools
@@ -20,15 +19,15 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from scaling import checkpoint, cli, config, data, flops, optim, partition, runs, step
+from scaling import checkpoint, cli, config, data, flops, optim, partition, processes, runs, step
 from scaling import job as jobs
 from scaling.job import Job
 from scaling.progress import Chrono, LossTrack
@@ -87,7 +86,7 @@ class StopRequest:
 class Run:
     """The state of one attempt: what the loop reads and writes."""
 
-    def __init__(self, job: Job, programs: step.Programs, chrono: Chrono, device: dict[str, Any]):
+    def __init__(self, job: Job, programs: step.Programs, device: dict[str, Any], chrono: Chrono):
         self.job, self.chrono, self.programs = job, chrono, programs
         self.lead = jax.process_index() == 0  # the one process of a run that writes its small files
         self.peak = device["peak_flops"] and device["peak_flops"] * programs.mesh.size
@@ -199,7 +198,8 @@ class Run:
         for i in range(0, len(windows), rows):
             part = windows[i : i + rows]
             full = np.concatenate([part, np.repeat(part[:1], rows - len(part), axis=0)])
-            mine = np.array_split(full, jax.process_count())[jax.process_index()]
+            index, count = partition.process_block(self.programs.mesh)
+            mine = np.array_split(full, count)[index]
             yield np.asarray(self.evaluate(self.state.params, self._on_mesh(mine)))
 
     def _on_mesh(self, windows: np.ndarray) -> Any:
@@ -225,7 +225,7 @@ class Run:
         The host runs one step ahead of what it reads: step s is dispatched before the loss of s - 1 is fetched.
         """
         job, plan = self.job, self.job.plan
-        batches = data.loader(self.stream, job.rows, self.at, jax.process_index(), jax.process_count())
+        batches = data.loader(self.stream, job.rows, self.at, *partition.process_block(self.programs.mesh))
         log_every = max(1, -(-plan.steps // LOG_ROWS))
         eval_steps = {
             plan.fork_steps + round(i * (plan.steps - plan.fork_steps) / job.config.evals) for i in range(1, job.config.evals)
@@ -306,29 +306,55 @@ class Run:
         return 0
 
 
-def train(job: Job, chrono: Chrono) -> int:
-    """Trains ``job`` to its end or until asked to stop; returns the exit status.
+class Opened(NamedTuple):
+    """A run that may be trained: its directory is held and its config fits the devices."""
+
+    job: Job
+    programs: step.Programs
+    device: dict[str, Any]
+
+
+def open_run(job: Job, held: contextlib.ExitStack) -> Opened | int:
+    """Locks the run directory (until ``held`` ends) and checks everything that can be checked before it is compiled.
+
+    Returns:
+      the run, or an exit status where there is nothing to train.
 
     Raises:
-      ConfigError, RunError: for what cannot be used, before anything is trained.
+      ConfigError, RunError: for what cannot be used.
     """
     lead = jax.process_index() == 0
-    with jobs.exclusive(job.run_dir) if lead else contextlib.nullcontext():
-        if runs.read_json(job.run_dir / runs.DONE) is not None:
-            there = runs.read_json(job.run_dir / runs.CONFIG)
-            if there is not None and there["digest"] == job.digest:
-                print(f"{job.run_dir}: already done, nothing to train", flush=True)
-                return 0
-        if lead and jobs.is_superseded(job):
-            print(f"{job.run_dir}: was given another config while this process started; nothing was trained", flush=True)
-            return runs.PREEMPTED
-        set_up_jax(job.config.machine)
-        device = peak_flops()
-        programs = step.make_programs(job.config, partition.make_mesh(job.config.machine, job.rows))
-        if lead:
-            jobs.open_run_dir(job, device)
-            print(job.summary(), flush=True)
-        run = Run(job, programs, chrono, device)
+    if lead:
+        held.enter_context(jobs.exclusive(job.run_dir))
+    if runs.read_json(job.run_dir / runs.DONE) is not None:
+        there = runs.read_json(job.run_dir / runs.CONFIG)
+        if there is not None and there["digest"] == job.digest:
+            print(f"{job.run_dir}: already done, nothing to train", flush=True)
+            return 0
+    if jobs.is_superseded(job):
+        print(f"{job.run_dir}: was given another config while this process started; nothing was trained", flush=True)
+        return runs.PREEMPTED
+    set_up_jax(job.config.machine)
+    device = peak_flops()
+    programs = step.make_programs(job.config, partition.make_mesh(job.config.machine, job.rows))
+    partition.process_block(programs.mesh)
+    if lead:
+        jobs.open_run_dir(job, device)
+        print(job.summary(), flush=True)
+    return Opened(job, programs, device)
+
+
+def train(make_job: Callable[[], Job], chrono: Chrono) -> int:
+    """Trains a run to its end or until asked to stop; returns the exit status.
+
+    Raises:
+      ConfigError, RunError: for what cannot be used, before anything is trained; of several processes on all of them.
+    """
+    with contextlib.ExitStack() as held:
+        opened = processes.agreed(lambda: open_run(make_job(), held), lambda o: str(o) if isinstance(o, int) else o.job.digest)
+        if isinstance(opened, int):
+            return opened
+        run = Run(*opened, chrono)
         try:
             return run.finish(run.loop())
         except Exception as error:
@@ -343,7 +369,7 @@ def train(job: Job, chrono: Chrono) -> int:
 def main(argv: list[str] | None = None) -> int:
     """The command line; see the module's docstring."""
     chrono = Chrono()
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m scaling.train",
         description="Trains one run; the same command goes on where it was.",
         epilog="Any field can be set: --config.model.depth=6 --config.optim.lr=4e-3 --config.budget='20 tokens/param'",
@@ -358,22 +384,18 @@ def main(argv: list[str] | None = None) -> int:
         args = parser.parse_args(rest)
         if (args.config is None) == (args.spec is None):
             parser.error("give --config FILE, such as --config default.py (or a member's --spec)")
-        start_distributed()
-        job = jobs.job_from_spec(args.spec) if args.spec else jobs.job_from_config(args.config, overrides)
-        return train(job, chrono)
+
+        def make_job() -> Job:
+            return jobs.job_from_spec(args.spec) if args.spec else jobs.job_from_config(args.config, overrides)
+
+        processes.start()
+        with config.in_file(str(args.spec or args.config)):
+            status = train(make_job, chrono)
+        if status in (0, runs.PREEMPTED):
+            processes.leave()
+        return status
 
     return cli.guarded(run, StoreError, SourceError, VocabularyError, data.StreamError)
-
-
-def start_distributed() -> None:
-    """Joins the other processes of a multi-host run where the environment names them (Slurm, TPU pod, SCALING_*)."""
-    env = os.environ
-    if "SCALING_NUM_PROCESSES" in env:
-        jax.distributed.initialize(
-            env["SCALING_COORDINATOR"], int(env["SCALING_NUM_PROCESSES"]), int(env["SCALING_PROCESS_ID"])
-        )
-    elif int(env.get("SLURM_NTASKS", "1")) > 1 or "," in env.get("TPU_WORKER_HOSTNAMES", ""):
-        jax.distributed.initialize(initialization_timeout=1800)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Meshes over eight virtual devices."""
 
 import jax
+import numpy as np
 import pytest
 import tiny
 from jax.sharding import PartitionSpec
@@ -99,3 +100,18 @@ def test_rows_of_a_batch_lie_on_data_and_fsdp(axes):
     batch = jax.device_put(tiny.tokens(16, 5, 10), partition.batch_sharding(mesh))
     assert {s.data.shape for s in batch.addressable_shards} == {(2, 5)}
     assert len({s.index[0].start for s in batch.addressable_shards}) == 8
+
+
+@pytest.mark.parametrize(
+    ("owners", "blocks"),
+    [
+        ([[0, 0], [0, 0], [1, 1], [1, 1]], [(0, 2), (1, 2)]),  # data or fsdp over processes: each loads its half
+        ([[0, 0, 1, 1]], [(0, 1), (0, 1)]),  # tensor over processes: both load every row
+        ([[0, 1], [0, 1], [2, 3], [2, 3]], [(0, 2), (0, 2), (1, 2), (1, 2)]),
+        ([[0], [0], [0], [1]], [None, (3, 4)]),  # unequal
+        ([[0], [1], [0], [1]], [None, None]),  # scattered
+    ],
+)
+def test_a_process_loads_the_rows_of_its_devices(owners, blocks):
+    # fails when a process of a tensor-parallel group loads other rows than its neighbours, or unequal shares pass
+    assert [partition.block_of(np.array(owners), p) for p in range(len(blocks))] == blocks
