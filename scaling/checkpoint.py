@@ -55,13 +55,25 @@ class Checkpoints:
         """The state of ``step``, split as ``abstract_state`` says, and what was saved beside it.
 
         Raises:
-          runs.RunError: when there is no such checkpoint.
+          runs.RunError: when there is no such checkpoint, or it is of parameters of other shapes.
         """
         if step not in self._manager.all_steps():
             raise runs.RunError(f"{self.folder}: no checkpoint of step {step}; there are {sorted(self._manager.all_steps())}")
+        self._check_shapes(step, abstract_state)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), meta=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=args)
         return TrainState(*restored["state"]), restored["meta"]
+
+    def _check_shapes(self, step: int, abstract_state: TrainState) -> None:
+        """Raises RunError for other shapes: Orbax meets them in its threads, and prints a traceback of each."""
+        saved = ocp.StandardCheckpointHandler().metadata(self.folder / str(step) / "state")
+        found, wanted = _shapes(saved["params"]), _shapes(abstract_state.params)
+        if found != wanted:
+            names = sorted(n for n in found.keys() | wanted.keys() if found.get(n) != wanted.get(n))
+            raise runs.RunError(
+                f"{self.folder / str(step)} is of another model ({names[0]} of shape {found.get(names[0])}, this config's is "
+                f"{wanted.get(names[0])}; {len(names)} parameters differ); bring its own files back"
+            )
 
     def restore_newest(
         self, abstract_state: TrainState, objection: Callable[[int, Mapping[str, Any]], str | None] = lambda step, meta: None
@@ -80,6 +92,7 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True)
         reasons: list[str] = []
         for i, step in enumerate(steps):
+            reason: str | None
             try:
                 state, meta = self.restore(step, abstract_state)
             except Exception as error:
@@ -117,6 +130,8 @@ class Checkpoints:
 
     def _unreadable(self, step: int, error: Exception) -> str:
         """In words; Orbax raises what the damaged part raised, of any type."""
+        if isinstance(error, runs.RunError):
+            return str(error)
         first = str(error).strip().partition("\n")[0]
         return f"{self.folder / str(step)} cannot be read ({type(error).__name__}: {first[:200]})"
 
@@ -145,3 +160,9 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of arrays, or of what Orbax says of them, by path."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(x.shape) for path, x in leaves}

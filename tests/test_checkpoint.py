@@ -1,15 +1,17 @@
 """Checkpoints: exact, complete or absent, on any mesh, kept where planned."""
 
 import functools
+import os
 import pathlib
+import shutil
 
 import jax
 import numpy as np
 import pytest
 import tiny
 
-from scaling import partition, runs, step
-from scaling.checkpoint import KEEP_NEWEST, Checkpoints
+from scaling import job, partition, runs, step
+from scaling.checkpoint import KEEP_NEWEST, SET_ASIDE, Checkpoints
 
 META = {"track": {"total": 0.1}, "ids_hash": "7"}
 
@@ -135,3 +137,106 @@ def test_half_a_checkpoint_is_none(tmp_path):
     again = Checkpoints(tmp_path)
     assert again.latest() == 1
     again.close()
+
+
+# ------------------------------------------------------------------------------------------------- damaged ones
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """A run with checkpoints of steps 1, 2 and 3, each of another state, and those states."""
+    run_dir, states = tmp_path_factory.mktemp("three"), {}
+    checkpoints = Checkpoints(run_dir, marks=(1, 2, 3))
+    state = fresh(programs())
+    for at in (1, 2, 3):
+        state = jax.tree.map(lambda x: x + 1, state)
+        states[at] = host(state)
+        checkpoints.save(at, state, META | {"rows": at})
+    checkpoints.close()
+    return run_dir, states
+
+
+def damaged(three, tmp_path, *steps, how="truncate"):
+    """A copy of the three in which the largest file of each of ``steps`` is cut in half, or gone."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(three[0], run_dir)
+    for at in steps:
+        files = (p for p in (run_dir / runs.CHECKPOINTS / str(at) / "state").rglob("*") if p.is_file())
+        largest = max(files, key=lambda p: p.stat().st_size)
+        if how == "truncate":
+            os.truncate(largest, largest.stat().st_size // 2)
+        else:
+            largest.unlink()
+    return run_dir
+
+
+@pytest.mark.parametrize("how", ["truncate", "remove"])
+def test_the_one_before_a_damaged_checkpoint_goes_on(three, tmp_path, capsys, how):
+    # fails when damage ends the run or is not told, when the damaged one is thrown away, or when it stays in its place: the run
+    # would skip saving that step again, and a branch would find the damage
+    run_dir = damaged(three, tmp_path, 2, 3, how=how)
+    checkpoints = Checkpoints(run_dir)
+    at, state, meta = checkpoints.restore_newest(programs().abstract_state)
+    assert at == 1 and meta["rows"] == 1 and tiny.max_difference(host(state), three[1][1]) == 0
+    told = capsys.readouterr().out
+    assert all(f"warning: {run_dir / runs.CHECKPOINTS / str(s)} cannot be read" in told for s in (2, 3))
+    assert steps_in(run_dir) == [1] and sorted(p.name for p in (run_dir / SET_ASIDE).iterdir()) == ["2.0", "3.0"]
+    checkpoints.save(3, state, META)
+    checkpoints.close()
+    assert steps_in(run_dir) == [1, 3]
+
+
+def test_nothing_is_moved_when_none_can_be_read(three, tmp_path):
+    # fails when a run whose checkpoints all are damaged starts from zero, or its files are touched
+    run_dir = damaged(three, tmp_path, 1, 2, 3)
+    before = sorted(str(p) for p in run_dir.rglob("*"))
+    with pytest.raises(runs.RunError, match=r"none of the checkpoints \[3, 2, 1\] can be used .*bring the files back"):
+        Checkpoints(run_dir).restore_newest(programs().abstract_state)
+    assert sorted(str(p) for p in run_dir.rglob("*")) == before
+
+
+def test_a_checkpoint_whose_rows_are_lost_is_not_used(three, tmp_path, capsys):
+    # fails when a run goes on behind a hole in its metrics, which nothing would ever fill
+    run_dir = damaged(three, tmp_path)
+    for at in (1, 2):
+        runs.append_jsonl(run_dir / runs.METRICS, {"kind": "train", "step": at, "loss": 1.0})
+    lost = functools.partial(job.rows_lost, run_dir)
+    assert lost(2, {"rows": 2}) is None and lost(2, {}) is None and "1 of 2 rows up to step 1" in str(lost(1, {"rows": 2}))
+    at, _, _ = Checkpoints(run_dir).restore_newest(programs().abstract_state, lost)
+    assert at == 2 and "metrics.jsonl: 2 of 3 rows up to step 3 are left" in capsys.readouterr().out
+
+
+def test_a_damaged_mark_is_told_with_its_remedy(three, tmp_path):
+    # fails when a branch of a damaged trunk ends with Orbax's traceback, or changes anything in its trunk
+    run_dir = damaged(three, tmp_path, 2)
+    before = sorted(str(p) for p in run_dir.rglob("*"))
+    with pytest.raises(
+        runs.RunError, match=r"checkpoints/2 cannot be read .* remove .*done\.json and the checkpoints from 2 on"
+    ):
+        Checkpoints(run_dir, read_only=True).restore_mark(2, programs().abstract_state)
+    assert sorted(str(p) for p in run_dir.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_no_missing_or_truncated_file_is_read_as_another_state(three, tmp_path):
+    # fails when any file of a checkpoint, gone or cut in half, gives other numbers than were saved, in silence
+    names = [p.relative_to(three[0]) for p in (three[0] / runs.CHECKPOINTS / "3").rglob("*") if p.is_file()]
+    refused = 0
+    for name in names:
+        for how in ("gone", "half"):
+            run_dir = tmp_path / "one"
+            shutil.copytree(three[0], run_dir)
+            if how == "gone":
+                (run_dir / name).unlink()
+            else:
+                os.truncate(run_dir / name, (run_dir / name).stat().st_size // 2)
+            checkpoints = Checkpoints(run_dir, read_only=True)
+            try:
+                state, meta = checkpoints.restore(3, programs().abstract_state)
+            except Exception:
+                refused += 1
+            else:
+                assert meta["rows"] == 3 and tiny.max_difference(host(state), three[1][3]) == 0, (str(name), how)
+            checkpoints.close()
+            shutil.rmtree(run_dir)
+    assert len(names) >= 10 and refused >= 10

@@ -94,3 +94,17 @@ def test_members_of_a_folder(tmp_path):
     runs.write_json(tmp_path / runs.SWEEP, {"members": [{"id": "b"}, {"id": "c"}]})
     assert [m.id for m in runs.members(tmp_path)] == ["b", "c"]
     assert runs.members(tmp_path)[1].read(runs.PLAN) is None and runs.members(tmp_path)[1].metrics() == []
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_half(tmp_path):
+    # fails when a write that did not fit has replaced what was there, or takes the little room that is left
+    code = (
+        "import resource\nfrom scaling import runs\n"
+        f"runs.write_json({str(tmp_path / 'done.json')!r}, {{'n': 1}})\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        f"runs.write_json({str(tmp_path / 'done.json')!r}, {{'n': 'x' * 5000}})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "File too large" in done.stderr
+    assert runs.read_json(tmp_path / "done.json") == {"schema": runs.SCHEMA, "n": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["done.json"]

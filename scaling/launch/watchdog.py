@@ -48,4 +48,4 @@ class Watchdog:
         before, waited = self._seen.get(member, (None, 0.0))
         waited = waited + seconds if mark == before else 0.0
         self._seen[member] = (mark, waited)
-        return waited >= self.limit
+        return 0 < self.limit <= waited

@@ -1,5 +1,6 @@
 """Starting launchers as real processes, and comparing what they trained."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -8,9 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+import numpy as np
 
 from scaling import runs
+from scaling.launch import folder as folders
 
 REPO = pathlib.Path(__file__).parents[2]
 SWEEP = "tests/launch/seconds.py"
@@ -42,10 +46,12 @@ class Launches:
         given = [f"--config.data.store={self.store}", f"--config.machine.compile_cache={self.cache}"]
         return [sys.executable, "-m", "scaling.launch", *arguments, "--sweep", SWEEP, "--out", str(self.out), *given]
 
-    def start(self, *arguments: str, words: list[str] | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, words: list[str] | None = None, env: dict[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             words or self.words(*arguments), cwd=REPO, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True,
+            start_new_session=True, env=os.environ | (env or {}),
         )  # fmt: skip
         self.started.append(process)
         return process
@@ -63,7 +69,35 @@ class Launches:
         return runs.read_json(self.folder / member / runs.STATE) or {}
 
     def pid(self, member: str = TRUNK) -> int:
-        return self.state(member)["handle"]["pid"]
+        """Of the member's worker that runs now; 0 when none does."""
+        handle = self.state(member).get("handle")
+        return handle["pid"] if handle else 0
+
+    def attempt(self, member: str = TRUNK) -> dict:
+        """The record of the member's running worker, once it has one."""
+        pid = self.pid(member)
+        last = folders.last_attempt(self.folder / member) if pid else None
+        return last if last is not None and last.get("pid") == pid else {}
+
+    def wait_for_steps(self, member: str = TRUNK) -> int:
+        """Until a worker that was started anew trains; its pid."""
+        wait_for(lambda: self.attempt(member).get("doing") == "train" or self.done(member), f"steps of {member}")
+        assert not self.done(member), f"{member} was too quick"
+        return self.pid(member)
+
+    def done(self, member: str) -> bool:
+        return (self.folder / member / runs.DONE).exists()
+
+    def checkpoints(self, member: str = TRUNK) -> list[int]:
+        return sorted(int(p.name) for p in (self.folder / member / runs.CHECKPOINTS).glob("*") if p.name.isdigit())
+
+    def kill(self, *pids: int) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for process in self.started:
+            if process.pid in pids:
+                process.wait()
 
     def wait_for_checkpoint(self, member: str = TRUNK) -> None:
         """Until a worker has saved something and goes on training."""
@@ -99,6 +133,43 @@ def results(folder: pathlib.Path) -> dict[str, list]:
         done = member.read(runs.DONE)
         assert done is not None, f"{member.id} has no {runs.DONE}"
         keys = ("kind", "step", "loss", "grad_norm", "ids_hash", "loss_stderr", "lr")
-        rows = [tuple(row.get(k) for k in keys) for row in member.metrics()]
-        out[member.id] = [*rows, (done["status"], done["val_loss"], done["train_loss"], done["tokens"])]
+        rows = [tuple(_exact(row.get(k)) for k in keys) for row in member.metrics()]
+        out[member.id] = [*rows, {k: _exact(v) for k, v in done.items() if k not in TIMES}]
+    return out
+
+
+TIMES = ("seconds", "finished_at", "peak_memory_bytes")  # what no two runs share
+
+
+def _exact(value: object) -> object:
+    return value.hex() if isinstance(value, float) else value
+
+
+def arrays(folder: pathlib.Path) -> dict[str, dict[str, bytes]]:
+    """Every array of each member's last checkpoint."""
+    import orbax.checkpoint as ocp  # with jax, which most tests of the launcher do without
+
+    out = {}
+    for member in runs.members(folder):
+        last = max((p for p in (member.path / runs.CHECKPOINTS).iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+        with ocp.PyTreeCheckpointer() as reader:
+            tree = reader.restore(last / "state")
+        out[member.id] = {"step": last.name.encode()} | {name: leaf.tobytes() for name, leaf in _leaves(tree, "")}
+    return out
+
+
+def _leaves(tree: object, name: str) -> Iterator[tuple[str, np.ndarray]]:
+    parts = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list | tuple) else None
+    if parts is None:
+        yield name, np.asarray(tree)
+    for key, value in parts or ():
+        yield from _leaves(value, f"{name}/{key}")
+
+
+def differences(folder: pathlib.Path, undisturbed: pathlib.Path) -> list[str]:
+    """What of a finished sweep is not, bit for bit, what it is in the undisturbed one."""
+    out = []
+    for what in (results, arrays):
+        mine, theirs = what(folder), what(undisturbed)
+        out += [f"{what.__name__} of {name}" for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)]
     return out

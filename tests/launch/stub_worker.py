@@ -21,7 +21,8 @@ def main(spec_path: pathlib.Path) -> int:
     marks = [m["mark_tokens"] // m["batch_tokens"] for m in sweep["members"] if m["parent"] == spec["id"]]
     attempt = runs.claim_attempt(folder, {"pid": os.getpid(), "from_step": spec["fork_steps"]})
     fault = os.environ.get("STUB_" + spec["id"].replace("-", "_").replace(".", "_"), "")
-    print(f"this is {spec['id']} on cores {sorted(os.sched_getaffinity(0))}", flush=True)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    print(f"this is {spec['id']} on cores {sorted(os.sched_getaffinity(0))}, sees {visible}", flush=True)
     if fault == "error" or (fault == "error once" and attempt.stem == "000"):
         print("RuntimeError: the stub was told to fail", flush=True)
         return 1

@@ -2,14 +2,18 @@
 
 import dataclasses
 import io
+import os
 import pathlib
+import shutil
+import signal
+import sys
 
 import pytest
 import rich.console
 from launching import REPO
 
-from scaling import runs
-from scaling.launch import closing, prepare, status
+from scaling import locks, runs
+from scaling.launch import closing, devices, outcome, prepare, status
 from scaling.launch import folder as folders
 from scaling.launch.analyses import Analyses
 from scaling.launch.backend import Handle, Job
@@ -57,11 +61,15 @@ class Ran:
         return len(list((self.item(name).path / runs.ATTEMPTS).glob("*.json")))
 
 
-def prepared_sweep(tmp_path: pathlib.Path, store: pathlib.Path, sizes: tuple[str, ...], retries: int = 2, **more) -> Prepared:
+def prepared_sweep(
+    tmp_path: pathlib.Path, store: pathlib.Path, sizes: tuple[str, ...], retries: int = 2, use=None, **more
+) -> Prepared:
     """The sweep as it stands before its folder is written; ``more`` are fields of the config."""
     sweep_file = tmp_path / "stubs.py"
     sweep_file.write_text(SWEEP.replace("SIZES", ", ".join(map(repr, sizes))))
-    request = Request(str(sweep_file), {"data.store": str(store), "data.epochs": 99.0} | more, tmp_path / "runs", retries)
+    request = Request(
+        str(sweep_file), {"data.store": str(store), "data.epochs": 99.0} | more, tmp_path / "runs", retries, use=use
+    )
     return prepare.complete(request, prepare.check(request, writes=True), build=False, say=print)
 
 
@@ -70,12 +78,12 @@ def write(prepared: Prepared) -> None:
     folders.write_sweep(prepared.folder, prepared.items, prepared.head(), LocalBackend().environment())
 
 
-def launch(tmp_path: pathlib.Path, store: pathlib.Path, sizes: tuple[str, ...], retries: int = 2) -> Ran:
+def launch(tmp_path: pathlib.Path, store: pathlib.Path, sizes: tuple[str, ...], retries: int = 2, use=None) -> Ran:
     """What the verb run does, with the stub."""
     text = io.StringIO()
     board = PlainBoard(rich.console.Console(file=text, width=200))
     stop = Stop()
-    prepared = prepared_sweep(tmp_path, store, sizes, retries)
+    prepared = prepared_sweep(tmp_path, store, sizes, retries, use)
     with folders.locked(prepared.folder), stop.listening():
         backend = StubBackend(prepared.pool)
         write(prepared)
@@ -189,3 +197,64 @@ def test_config_may_change_until_a_member_starts(tmp_path, store) -> None:
     runs.claim_attempt(trunk.path, {})
     with pytest.raises(folders.LaunchError, match=r"optim\.lr: 0\.004 -> 0\.002   \(causal-13K-trunk\)"):
         prepared_sweep(tmp_path, store, ("13K",), **{"optim.lr": 0.002})
+
+
+def test_a_worker_that_just_begins_keeps_its_version(tmp_path, store) -> None:
+    """Fails when the spec of a worker that was submitted and has claimed no attempt yet is rewritten by a changed launch: it
+    would train one config under the name of another."""
+    first = prepared_sweep(tmp_path, store, ("13K",))
+    write(first)
+    trunk = first.items[0]
+    before = (trunk.path / runs.SPEC).read_text()
+    changed = prepared_sweep(tmp_path, store, ("13K",), **{"optim.lr": 0.004})
+    with locks.held(trunk.path / runs.LOCK, locks.exclusively):  # what a worker holds from its start on
+        with pytest.raises(folders.LaunchError, match=r"causal-13K-trunk: a worker of an earlier launch .* verb cancel"):
+            write(changed)
+        assert (trunk.path / runs.SPEC).read_text() == before
+        write(first)  # the same config is no reason to refuse
+    write(changed)
+    assert runs.read_json(trunk.path / runs.SPEC)["digest"] == changed.items[0].digest
+
+
+def test_a_copied_handle_is_not_the_copys(tmp_path) -> None:
+    """Fails when the launcher of a copied folder takes the original's worker for its own, and would cancel it."""
+    state = folders.State({"pid": 1, "start_time": "x", "slots": ["0"]}, outcome.Tally(kills=3))
+    folders.write_state(tmp_path / "a" / "m", state)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "c").symlink_to(tmp_path / "a")
+    assert folders.read_state(tmp_path / "c" / "m").handle == folders.read_state(tmp_path / "a" / "m").handle == state.handle
+    assert folders.read_state(tmp_path / "b" / "m") == folders.State(None, state.tally)
+
+
+def test_marks_go_when_their_branches_are_done(tmp_path, store) -> None:
+    """Fails when a mark is removed that a branch may still start from, the trunk's last checkpoint is, or a mark stays."""
+    prepared = prepared_sweep(tmp_path, store, ("13K",))
+    trunk, *branches = prepared.items
+    steps = [int(b.mark.name) for b in branches]
+    for step in [*steps, steps[-1] + 1]:
+        (trunk.path / runs.CHECKPOINTS / str(step)).mkdir(parents=True)
+    kept = lambda: sorted(int(p.name) for p in (trunk.path / runs.CHECKPOINTS).iterdir())  # noqa: E731
+    for done in branches[:2]:
+        runs.write_json(done.path / runs.DONE, {"status": "finished"})
+    assert folders.prune_marks(prepared.items) == [] and len(kept()) == 4  # the trunk still trains
+    runs.write_json(trunk.path / runs.DONE, {"status": "finished"})
+    folders.prune_marks(prepared.items)
+    assert kept() == [steps[2], steps[2] + 1]
+    runs.write_json(branches[2].path / runs.DONE, {"status": "diverged"})
+    folders.prune_marks(prepared.items)
+    assert kept() == [steps[2] + 1] and not list(trunk.path.glob(".pruned*"))
+
+
+def test_two_sweeps_share_no_core(tmp_path, store) -> None:
+    """Fails when a second sweep on the host pins its member to a core on which the first one's trains."""
+    here = devices.cores().first(1)
+    first, second = StubBackend(here), StubBackend(here)
+    sleep = Job("a", (sys.executable, "-c", "import time; time.sleep(60)"), tmp_path / "a" / "log", 1)
+    handle = LocalBackend.submit(first, sleep)
+    assert handle is not None
+    assert LocalBackend.submit(second, dataclasses.replace(sleep, name="b", log=tmp_path / "b" / "log")) is None
+    os.kill(handle["pid"], signal.SIGKILL)
+    first._children[handle["pid"]].wait()
+    again = LocalBackend.submit(second, dataclasses.replace(sleep, name="b", log=tmp_path / "b" / "log"))
+    assert again is not None and again["slots"] == handle["slots"]
+    os.kill(again["pid"], signal.SIGKILL)

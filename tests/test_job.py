@@ -1,0 +1,48 @@
+"""What a run makes sure of before it trains."""
+
+import subprocess
+import sys
+
+from scaling import config, job, runs
+
+DRIVER = """
+import contextlib, sys
+from scaling import runs, train
+spec_path = sys.argv[-1]
+take = train.jobs.exclusive
+
+@contextlib.contextmanager
+def exclusive(run_dir):  # a launcher that rewrites the spec in the last moment in which it may
+    spec = runs.read_json(spec_path)
+    runs.write_json(spec_path, spec | {"digest": "another"})
+    with take(run_dir):
+        yield
+
+train.jobs.exclusive = exclusive
+sys.exit(train.main(["--spec", spec_path]))
+"""
+
+
+def test_a_worker_whose_spec_was_rewritten_under_it_trains_nothing(trainer, text_store, tmp_path):
+    # fails when a worker that read its spec before a changed launch rewrote it trains the old config under the new one's name
+    tree = config.default_dict()
+    tree["model"] |= {"depth": 1, "width": 16, "context": 16}
+    tree["data"] |= {"store": str(text_store.path), "epochs": 100.0}
+    tree |= {"batch": "128 tokens", "budget": "20 steps"}
+    spec = {"config": config.to_dict(config.resolve(tree)), "digest": "one", "parent": None, "cluster": "m", "fork_steps": 0}
+    path = tmp_path / "m" / runs.SPEC
+    runs.write_json(path, spec)
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, str(path)], cwd=trainer.repo, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == runs.PREEMPTED, done.stderr
+    assert "was given another config while this process started" in done.stdout
+    assert not (path.parent / runs.ATTEMPTS).exists() and not (path.parent / runs.CONFIG).exists()
+
+
+def test_rows_are_counted_up_to_the_checkpoint(tmp_path):
+    # fails when a hole before a checkpoint is overlooked, or rows after it (of a killed attempt) make up for one
+    for step in (1, 3, 4):
+        runs.append_jsonl(tmp_path / runs.METRICS, {"kind": "train", "step": step, "loss": 1.0})
+    assert job.rows_lost(tmp_path, 3, {"rows": 2}) is None and job.rows_lost(tmp_path, 3, {}) is None
+    assert "2 of 3 rows up to step 3" in str(job.rows_lost(tmp_path, 3, {"rows": 3}))
