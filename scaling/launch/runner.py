@@ -154,6 +154,7 @@ class Runner:
             found = t.state.handle is not None and not t.ended
             if found and (t.item.id not in live or live[t.item.id].running):
                 self._board.say(f"{t.item.id}: still running, taken over")
+        folders.prune_marks(self._prepared.items)
 
     def _read_done(self, t: _Track) -> None:
         done = runs.read_json(t.item.path / runs.DONE)

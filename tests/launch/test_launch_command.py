@@ -49,6 +49,8 @@ def test_plan_shows_all_that_is_decided_and_writes_nothing(tmp_path: pathlib.Pat
         "time:",
         "prediction: none",
         "nothing waits",
+        "watchdog: a member that trains no step for 10 minutes",
+        "--hang-minutes",
     )
     assert [w for w in words if w not in done.stdout] == []
     assert list(tmp_path.iterdir()) == []
@@ -80,8 +82,9 @@ def test_all_problems_come_at_once(tmp_path: pathlib.Path) -> None:
     """Fails when the user mends one problem only to meet the next."""
     (tmp_path / "file").write_text("")
     out = str(tmp_path / "file" / "runs")
-    text = refused("--sweep", SWEEP, "--config.optim.lr=-1", "--config.evals=0", "--out", out, "--slots", "999")
-    assert all(w in text for w in ("optim.lr=-1", "evals=0", out, "--slots 999"))
+    slips = ("--slots", "999", "--hang-minutes", "0.01")
+    text = refused("--sweep", SWEEP, "--config.optim.lr=-1", "--config.evals=0", "--out", out, *slips)
+    assert all(w in text for w in ("optim.lr=-1", "evals=0", out, "--slots 999", "--hang-minutes 0.01: must be at least 0.2"))
     text = refused("--sweep", SWEEP, "--config.model.widht=3")
     assert 'Did you mean "model.width"?' in text
 
@@ -138,5 +141,7 @@ def test_parsing() -> None:
     verb, request, folder = parse(["--sweep", "ladder.py:quick", "--config.model.depth=6", "--config.budget=20 tokens/param"])
     assert (verb, folder) == ("run", None)
     assert request.overrides == {"model.depth": 6, "budget": "20 tokens/param"}
-    _, again, _ = parse(shlex.split(request.command("run"))[3:])
-    assert again == request
+    more = ["--slots", "1", "--use", "gpu:1", "--retries", "5", "--hang-minutes", "0.5"]
+    for given in (request, parse(["--sweep", "ladder.py", *more])[1]):
+        _, again, _ = parse(shlex.split(given.command("run"))[3:])
+        assert again == given

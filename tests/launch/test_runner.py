@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -13,7 +14,7 @@ import rich.console
 from launching import REPO
 
 from scaling import locks, runs
-from scaling.launch import closing, devices, outcome, prepare, status
+from scaling.launch import claims, closing, devices, outcome, prepare, status
 from scaling.launch import folder as folders
 from scaling.launch.analyses import Analyses
 from scaling.launch.backend import Handle, Job
@@ -258,3 +259,14 @@ def test_two_sweeps_share_no_core(tmp_path, store) -> None:
     again = LocalBackend.submit(second, dataclasses.replace(sleep, name="b", log=tmp_path / "b" / "log"))
     assert again is not None and again["slots"] == handle["slots"]
     os.kill(again["pid"], signal.SIGKILL)
+
+
+def test_a_sweep_waits_for_the_cores_of_another(tmp_path, store) -> None:
+    """Fails when a sweep trains on cores that another one uses, gives up, or does not say what it waits for."""
+    files = [claims.take("cpu", slot.id) for slot in devices.cores().slots]
+    other = subprocess.Popen(["sleep", "1.5"], pass_fds=[f for f in files if f is not None])
+    for file in files:
+        os.close(file)
+    ran = launch(tmp_path, store, ("13K",))
+    assert other.poll() == 0 and "other sweeps use what members would train on here; waiting for them" in ran.printed
+    assert set(ran.now.values()) == {Phase.FINISHED}
