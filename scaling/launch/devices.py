@@ -58,8 +58,8 @@ class Pool:
         if self.kind not in VISIBLE:
             return {}
         env = {VISIBLE[self.kind]: ",".join(ids)}
-        if self.kind == "cuda" and "CUDA_DEVICE_ORDER" not in os.environ:
-            env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the numbers of nvidia-smi, which CUDA's own order need not be
+        if self.kind == "cuda" and not {"CUDA_DEVICE_ORDER", VISIBLE["cuda"]} & os.environ.keys():
+            env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # nvidia-smi's numbers; a choice made before was in CUDA's own order
         if self.kind == "tpu" and len(ids) == 1:
             env |= {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
         return env
@@ -143,9 +143,8 @@ def _some(kind: str, there: list[Slot]) -> tuple[Slot, ...]:
     chosen = _chosen(kind)
     if chosen is None:
         return tuple(there)
-    names = {s.id: s.name for s in there}
-    common = next(iter(names.values()), "") if len(set(names.values())) == 1 else ""
-    return tuple(Slot(i, names.get(i, common)) for i in chosen)
+    names = {s.name for s in there}  # the numbers chosen need not be the listed ones: a name only where all have it
+    return tuple(Slot(i, next(iter(names)) if len(names) == 1 else "") for i in chosen)
 
 
 def _gpus() -> tuple[Slot, ...]:

@@ -96,6 +96,16 @@ def test_what_the_scheduler_made_visible_is_all(smi, monkeypatch, visible: str, 
         assert ids(devices.find("gpu")) == expected
 
 
+def test_a_choice_made_before_keeps_its_numbering(smi, monkeypatch) -> None:
+    """Fails when the user's GPU 1, in CUDA's order, becomes nvidia-smi's GPU 1, or is given that one's name."""
+    smi(MIXED)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    pool = devices.find("gpu")
+    assert pool.environment(["1"]) == {"CUDA_VISIBLE_DEVICES": "1"} and pool.slots == (Slot("1"),)
+    smi(TWO)
+    assert devices.find("gpu").slots == (Slot("1", H100),)
+
+
 def test_instances_of_a_divided_gpu(smi) -> None:
     """Fails when a GPU that is cut into instances counts as one, or an undivided one is lost."""
     smi(MIG)
