@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from scaling import parameterization
-from scaling.config import ModelConfig
+from scaling.config import ConfigError, ModelConfig
 from scaling.tokenizer import BOS, EOS, PAD, SPECIALS, UNK
 
 # ------------------------------------------------------------------------------------------- tensors, by name
@@ -251,15 +251,17 @@ FAMILIES = (
 BY_POSITIONS = dict(zip(("learned", "rotary"), FAMILIES, strict=True))
 
 
-def family_of(c: ModelConfig, problems: list[str]) -> Family | None:
-    """The family that can hold ``c``, by its positions; None, with the reasons in ``problems``, where neither can."""
-    family = BY_POSITIONS.get(c.positions)
-    if family is None:
-        problems.append(
-            f"model.positions={c.positions!r}: GPT-2 has learned positions and Llama rotary ones; only these can be written"
-        )
-        return None
-    before = len(problems)
+def family_of(c: ModelConfig) -> Family:
+    """The family that can hold ``c``, by its positions.
+
+    Raises:
+      ConfigError: naming every field that its family cannot hold.
+    """
+    if c.positions not in BY_POSITIONS:
+        why = "GPT-2 has learned positions and Llama rotary ones; only these can be written"
+        raise ConfigError([f"model.positions={c.positions!r}: {why}"], "hf export")
+    family = BY_POSITIONS[c.positions]
+    problems = []
     for name, allowed in family.needs.items():
         value = getattr(c, name)
         if value not in allowed:
@@ -270,7 +272,9 @@ def family_of(c: ModelConfig, problems: list[str]) -> Family | None:
             )
     if family.model_type == "gpt2" and c.kv_heads != c.heads:
         problems.append(f"model.kv_heads={c.kv_heads}: gpt2 has as many as heads, {c.heads}; train with that to export")
-    return family if len(problems) == before else None
+    if problems:
+        raise ConfigError(problems, "hf export")
+    return family
 
 
 def folded(c: ModelConfig) -> dict[str, float]:

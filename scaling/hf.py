@@ -20,6 +20,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import pprint
 import re
 import shutil
 import sys
@@ -59,7 +60,7 @@ def read(folder: str | os.PathLike[str]) -> tuple[ModelConfig, Any]:
         tensors = _locate(files, family, c, shapes, root)
         leaves = {path: np.empty(shape, np.float32) for path, shape in shapes.items()}
         for tensor, i, name in tensors:
-            value = files[name].get_tensor(name).astype(np.float32)
+            value = files[name].get_tensor(name).astype(np.float32, copy=False)
             of = [shapes[path][1:] if tensor.stacked else shapes[path] for path in tensor.leaves]
             for path, part in zip(tensor.leaves, tensor.split(value, of), strict=True):
                 leaves[path][i if tensor.stacked else ...] = part
@@ -154,7 +155,7 @@ def _locate(
             continue
         part = files[name].get_slice(name)
         shape, kind = tuple(part.get_shape()), part.get_dtype()
-        want = tensor.shape([shapes[path][1:] if tensor.stacked else shapes[path] for path in tensor.leaves])
+        want = _shape(tensor, shapes)
         if shape != want:
             problems.append(f"{name}: shape {shape}, where {CONFIG} makes it {want}; they are of different models")
         if kind not in FLOATS:
@@ -179,6 +180,7 @@ def write(
     params: Any,
     *,
     special_ids: Mapping[str, int] | None = None,
+    more_files: Mapping[str, Any] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Writes ``params`` of ``c`` as a checkpoint folder, in float32; it appears whole or not at all.
@@ -187,37 +189,40 @@ def write(
       folder: must not exist, or be empty.
       params: as ``model.init`` gives them, numpy or jax.
       special_ids: ``bos_token_id``, ``eos_token_id`` and ``pad_token_id`` of the vocabulary; null where left out.
+      more_files: JSON to write beside, by file name: a tokenizer's.
       shard_bytes: of tensors in one file at most (a larger tensor has a file of its own).
 
     Raises:
       ConfigError: naming every field that the family cannot hold, or a folder that is in use; nothing is written then.
     """
     root = pathlib.Path(folder)
-    problems: list[str] = []
-    family = family_of(c, problems)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        problems.append(f"{root}: is there already; choose another folder")
-    if family is None or problems:
-        raise ConfigError(problems, "hf export")
+    _check_free(root, "hf export")
+    family = family_of(c)
     full = dataclasses.replace(c, **family.completed)
     ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None} | dict(special_ids or {})
     temporary = root.with_name(f".{root.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:
         _write_shards(temporary, _their_tensors(family, c, full, params), shard_bytes)
-        (temporary / CONFIG).write_text(json.dumps(family.to_json(full) | ids, indent=2) + "\n")
+        for name, content in {CONFIG: family.to_json(full) | ids, **(more_files or {})}.items():
+            (temporary / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         os.replace(temporary, root)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
+def _check_free(root: pathlib.Path, where: str) -> None:
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise ConfigError([f"{root}: is there already; choose another folder"], where)
+
+
 def _their_tensors(family: Family, c: ModelConfig, full: ModelConfig, params: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Names and float32 tensors of the file, one at a time; leaves that ``c`` lacks and ``full`` has are zeros."""
-    leaves, shapes, factors = _leaves(params), _shapes(full), folded(c)
+    leaves, ours, shapes, factors = _leaves(params), _shapes(c), _shapes(full), folded(c)
 
     def leaf(path: str, i: int | None) -> np.ndarray:
-        if path not in leaves:
+        if path not in ours:
             return np.zeros(shapes[path] if i is None else shapes[path][1:], np.float32)
         value = np.asarray(leaves[path] if i is None else leaves[path][i], np.float32)
         return value * np.float32(factors.get(path, 1.0))
@@ -270,6 +275,22 @@ def _leaves(tree: Any) -> dict[str, Any]:
     """Leaves by their path, such as ``blocks/attention/q``."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def tensor_shapes(c: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors that ``write`` makes of a model.
+
+    Raises:
+      ConfigError: as ``write``.
+    """
+    family = family_of(c)
+    full = dataclasses.replace(c, **family.completed)
+    shapes = _shapes(full)
+    return {name: _shape(tensor, shapes) for tensor, _, name in _each(family, full)}
+
+
+def _shape(tensor: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    return tensor.shape([shapes[path][1:] if tensor.stacked else shapes[path] for path in tensor.leaves])
 
 
 def _shapes(c: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -336,10 +357,8 @@ def export(run_dir: str | os.PathLike[str], folder: str | os.PathLike[str], at: 
     """
     c, params, at = load_run(run_dir, at)
     ids = {"bos_token_id": tokenizer.BOS, "eos_token_id": tokenizer.EOS, "pad_token_id": tokenizer.PAD}
-    write(folder, c.model, params, special_ids=ids)
     with_tokenizer = c.data.vocab == "bytes"
-    for name, content in (byte_tokenizer_files(c.model.context) if with_tokenizer else {}).items():
-        (pathlib.Path(folder) / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write(folder, c.model, params, special_ids=ids, more_files=byte_tokenizer_files(c.model.context) if with_tokenizer else {})
     n = flops.n_params(c.model)["total"]
     rest = "tokenizer included" if with_tokenizer else f"tokenizer not included: {c.data.store} holds its sentencepiece model"
     return f"{run_dir}, step {at:,}: {n:,} parameters -> {folder} ({rest})"
@@ -352,8 +371,7 @@ def import_run(folder: str | os.PathLike[str], run_dir: str | os.PathLike[str], 
       ConfigError: as ``read``; for overrides that do not fit; for a run directory that is in use.
     """
     root = pathlib.Path(run_dir)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ConfigError([f"{root}: is there already; choose another folder"], "hf import")
+    _check_free(root, "hf import")
     m, params = read(folder)
     vocab = "bytes" if m.vocab_size == tokenizer.BYTE_VOCAB else str(m.vocab_size)
     given = {"data.vocab": vocab, "run_dir": str(root)} | dict(overrides)
@@ -368,7 +386,9 @@ def import_run(folder: str | os.PathLike[str], run_dir: str | os.PathLike[str], 
     checkpoints.save(0, state, {"track": progress.LossTrack().to_dict(), "ids_hash": "0", "digest": ""})
     checkpoints.wait()
     checkpoints.close()
-    (root / "config.py").write_text(CONFIG_FILE.format(folder=folder, root=root, fields=fixed | given))
+    (root / "config.py").write_text(
+        CONFIG_FILE.format(folder=folder, root=root, fields=pprint.pformat(fixed | given, width=120))
+    )
     return f"{folder}: {flops.n_params(m)['total']:,} parameters -> {root}; train with --config {root / 'config.py'}"
 
 
@@ -384,7 +404,7 @@ import ml_collections
 from scaling import sweep
 from scaling.config import default_dict
 
-FIELDS = {fields!r}
+FIELDS = {fields}
 
 
 def get_config(arg=""):
