@@ -12,6 +12,7 @@ An architecture is a mask and a set of blocks: ``Block`` attends from ``x_BTD`` 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -24,11 +25,17 @@ from jax import Array
 
 from scaling import parameterization
 from scaling.config import ModelConfig, model_config, size
+from scaling.presets import preset
 
-__all__ = ["ModelConfig", "Transformer", "apply", "attention", "init", "model_config", "size"]
+__all__ = ["ModelConfig", "Transformer", "apply", "attention", "init", "model_config", "preset", "size"]
 
 FLAT_DRAW = 20_000_000  # parameters
-Constrain = Callable[[Array], Array]  # pins the sharding of an activation with a leading batch axis
+
+
+def linear(x: Array, w: Array, *, contract: int = 1, out_dtype: Any = None) -> Array:
+    """The last ``contract`` axes of ``x`` times the first of ``w``: accumulated in float32, then in the dtype of ``x``."""
+    axes = tuple(range(x.ndim - contract, x.ndim)), tuple(range(contract))
+    return jax.lax.dot_general(x, w, (axes, ((), ())), preferred_element_type=jnp.float32).astype(out_dtype or x.dtype)
 
 
 def attention(
@@ -64,22 +71,46 @@ def attention(
     return jnp.swapaxes(out_BHTK, 1, 2).astype(q_BTHK.dtype)
 
 
-def rotary(x_BTHK: Array, positions_BT: Array, base: float) -> Array:
-    """Rotary positions (Su et al. 2021), the two halves of a head rotated against each other as in Llama."""
-    half = x_BTHK.shape[-1] // 2
-    frequencies = base ** (-np.arange(half, dtype=np.float32) / half)
-    angles = positions_BT[..., None, None].astype(jnp.float32) * frequencies
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    a, b = jnp.split(x_BTHK.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BTHK.dtype)
+@dataclasses.dataclass(frozen=True)
+class Forms:
+    """How the model's operations are carried out, with equal values and gradients: the products plainly or as suits a platform
+    (``scaling.fast``), activations anywhere or pinned to a sharding.
+    """
+
+    linear: Callable[..., Array] = linear
+    attention: Callable[..., Array] = attention
+    constrain: Callable[[Array], Array] = lambda x: x  # of activations with a leading batch axis
 
 
-def sinusoids(positions_BT: Array, width: int) -> Array:
-    """Sinusoidal positions (Vaswani et al. 2017), sines then cosines: (B, T, D)."""
+PLAIN = Forms()
+
+
+def rotary_turns(positions: Array | np.ndarray, head_size: int, base: float) -> tuple[Array, Array]:
+    """Cosine and sine of the angles of rotary positions (Su et al. 2021): positions (T,) or (B, T) to (..., T, 1, K/2).
+
+    Positions known while tracing give constants, which cost nothing in the step.
+    """
+    xp: Any = np if isinstance(positions, np.ndarray) else jnp
+    frequencies = base ** (-np.arange(head_size // 2, dtype=np.float32) / (head_size // 2))
+    angles = positions[..., None, None].astype(np.float32) * frequencies
+    return xp.cos(angles), xp.sin(angles)
+
+
+def rotary(x_BTHK: Array, turns: tuple[Array, Array]) -> Array:
+    """Turns the two halves of a head against each other, as in Llama."""
+    cos, sin = turns
+    halves = x_BTHK.astype(jnp.float32).reshape(*x_BTHK.shape[:-1], 2, -1)
+    signed = jnp.stack([-sin, sin], axis=-2)
+    turned = halves * cos[..., None, :] + jnp.flip(halves, axis=-2) * signed
+    return turned.reshape(x_BTHK.shape).astype(x_BTHK.dtype)
+
+
+def sinusoids(positions: Array | np.ndarray, width: int) -> Array:
+    """Sinusoidal positions (Vaswani et al. 2017), sines then cosines: positions (T,) or (B, T) to (..., T, D)."""
     half = width // 2
-    angles_BTX = positions_BT[..., None] * 10_000.0 ** (-np.arange(half, dtype=np.float32) / half)
-    table = jnp.concatenate([jnp.sin(angles_BTX), jnp.cos(angles_BTX)], axis=-1)
-    return jnp.pad(table, ((0, 0), (0, 0), (0, width - 2 * half)))
+    angles = positions[..., None] * 10_000.0 ** (-np.arange(half, dtype=np.float32) / half)
+    odd = jnp.zeros((*angles.shape[:-1], width - 2 * half))
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles), odd], axis=-1)
 
 
 class _Parts(nn.Module):
@@ -118,14 +149,16 @@ class Norm(_Parts):
 class Attention(_Parts):
     """Multi-head attention from ``x_BTD`` to ``source_BSD``."""
 
+    forms: Forms = PLAIN
+
     @nn.compact
     def __call__(
-        self, x_BTD: Array, source_BSD: Array, positions_BT: Array, causal: bool, allowed_BTS: Array | None = None
+        self, x_BTD: Array, source_BSD: Array, turns: tuple[Array, Array] | None, causal: bool, allowed_BTS: Array | None
     ) -> Array:
-        c = self.config
-        q_BTHK = jnp.einsum("BTD,DHK->BTHK", x_BTD, self.matrix("q", c.width, c.heads, c.head_size))
-        k_BSGK = jnp.einsum("BSD,DGK->BSGK", source_BSD, self.matrix("k", c.width, c.kv_heads, c.head_size))
-        v_BSGK = jnp.einsum("BSD,DGK->BSGK", source_BSD, self.matrix("v", c.width, c.kv_heads, c.head_size))
+        c, linear = self.config, self.forms.linear
+        q_BTHK = linear(x_BTD, self.matrix("q", c.width, c.heads, c.head_size))
+        k_BSGK = linear(source_BSD, self.matrix("k", c.width, c.kv_heads, c.head_size))
+        v_BSGK = linear(source_BSD, self.matrix("v", c.width, c.kv_heads, c.head_size))
         if c.bias:
             q_BTHK += self.matrix("q_bias", c.heads, c.head_size)
             k_BSGK += self.matrix("k_bias", c.kv_heads, c.head_size)
@@ -133,31 +166,34 @@ class Attention(_Parts):
         if c.qk_norm:
             q_BTHK = Norm(c, name="q_norm")(q_BTHK)
             k_BSGK = Norm(c, name="k_norm")(k_BSGK)
-        if c.positions == "rotary":
-            q_BTHK = rotary(q_BTHK, positions_BT, c.rope_base)
-            k_BSGK = rotary(k_BSGK, positions_BT, c.rope_base)
+        if turns is not None:
+            q_BTHK, k_BSGK = rotary(q_BTHK, turns), rotary(k_BSGK, turns)
         scale = parameterization.attention_scale(c)
-        out_BTHK = attention(q_BTHK, k_BSGK, v_BSGK, scale=scale, causal=causal, allowed_BTS=allowed_BTS)
-        out_BTD = jnp.einsum("BTHK,HKD->BTD", out_BTHK, self.matrix("o", c.heads, c.head_size, c.width))
+        out_BTHK = self.forms.attention(q_BTHK, k_BSGK, v_BSGK, scale=scale, causal=causal, allowed_BTS=allowed_BTS)
+        out_BTD = linear(out_BTHK, self.matrix("o", c.heads, c.head_size, c.width), contract=2)
         return out_BTD + self.matrix("o_bias", c.width) if c.bias else out_BTD
 
 
 class Mlp(_Parts):
     """SwiGLU (Shazeer 2020), or two matrices with GELU (tanh form, as GPT-2) or ReLU."""
 
+    forms: Forms = PLAIN
+
     @nn.compact
     def __call__(self, x_BTD: Array) -> Array:
         c = self.config
 
+        linear = self.forms.linear
+
         def project(name: str) -> Array:
-            y_BTF = x_BTD @ self.matrix(name, c.width, c.ff)
+            y_BTF = linear(x_BTD, self.matrix(name, c.width, c.ff))
             return y_BTF + self.matrix(f"{name}_bias", c.ff) if c.bias else y_BTF
 
         if c.activation == "swiglu":
             hidden_BTF = jax.nn.silu(project("gate")) * project("up")
         else:
             hidden_BTF = (jax.nn.gelu if c.activation == "gelu" else jax.nn.relu)(project("up"))
-        out_BTD = hidden_BTF @ self.matrix("down", c.ff, c.width)
+        out_BTD = linear(hidden_BTF, self.matrix("down", c.ff, c.width))
         return out_BTD + self.matrix("down_bias", c.width) if c.bias else out_BTD
 
 
@@ -166,11 +202,11 @@ class Block(nn.Module):
 
     config: ModelConfig
     causal: bool
-    constrain: Constrain
     deterministic: bool
+    forms: Forms = PLAIN
 
     @nn.compact
-    def __call__(self, x_BTD: Array, positions_BT: Array, allowed_BTS: Array | None) -> tuple[Array, None]:
+    def __call__(self, x_BTD: Array, turns: tuple[Array, Array] | None, allowed_BTS: Array | None) -> tuple[Array, None]:
         c = self.config
 
         def branch(x_BTD: Array, norm: str, f: Callable[[Array], Array]) -> Array:
@@ -178,13 +214,13 @@ class Block(nn.Module):
             y_BTD = f(Norm(c, name=norm)(x_BTD) if pre else x_BTD)
             y_BTD *= parameterization.branch_multiplier(c)
             y_BTD = x_BTD + nn.Dropout(c.dropout, deterministic=self.deterministic)(y_BTD)
-            return self.constrain(y_BTD if pre else Norm(c, name=norm)(y_BTD))
+            return self.forms.constrain(y_BTD if pre else Norm(c, name=norm)(y_BTD))
 
         def attend(h_BTD: Array) -> Array:
-            return Attention(c, name="attention")(h_BTD, h_BTD, positions_BT, self.causal, allowed_BTS)
+            return Attention(c, self.forms, name="attention")(h_BTD, h_BTD, turns, self.causal, allowed_BTS)
 
         x_BTD = branch(x_BTD, "attention_norm", attend)
-        x_BTD = branch(x_BTD, "mlp_norm", Mlp(c, name="mlp"))
+        x_BTD = branch(x_BTD, "mlp_norm", Mlp(c, self.forms, name="mlp"))
         return x_BTD, None
 
 
@@ -207,29 +243,29 @@ def _stack(c: ModelConfig) -> Any:
 class Transformer(_Parts):
     """A decoder-only language model."""
 
-    constrain: Constrain = staticmethod(lambda x: x)
     deterministic: bool = True
+    forms: Forms = PLAIN
 
     @nn.compact
     def __call__(self, tokens_BT: Array, positions_BT: Array | None = None, allowed_BTS: Array | None = None) -> Array:
         c = self.config
-        if positions_BT is None:
-            positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+        positions = np.arange(tokens_BT.shape[1]) if positions_BT is None else positions_BT
         embedding_VD = self.get("embedding", c.vocab_size, c.width)
         x_BTD = embedding_VD[tokens_BT]
         if c.positions == "learned":
-            x_BTD += self.get("positions", c.context, c.width)[positions_BT]
+            x_BTD += self.get("positions", c.context, c.width)[positions]
         x_BTD *= parameterization.input_multiplier(c)  # both tables are stored at the same scale
         if c.positions == "sinusoidal":
-            x_BTD += sinusoids(positions_BT, c.width)
-        x_BTD = self.constrain(x_BTD.astype(c.dtype))
+            x_BTD += sinusoids(positions, c.width)
+        x_BTD = self.forms.constrain(x_BTD.astype(c.dtype))
         x_BTD = nn.Dropout(c.dropout, deterministic=self.deterministic)(x_BTD)
-        blocks = _stack(c)(c, True, self.constrain, self.deterministic, name="blocks")
-        x_BTD, _ = blocks(x_BTD, positions_BT, allowed_BTS)
+        turns = rotary_turns(positions, c.head_size, c.rope_base) if c.positions == "rotary" else None
+        blocks = _stack(c)(c, True, self.deterministic, self.forms, name="blocks")
+        x_BTD, _ = blocks(x_BTD, turns, allowed_BTS)
         if c.norm_position == "pre":
             x_BTD = Norm(c, name="final_norm")(x_BTD)
         head_DV = embedding_VD.T if c.tied_head else self.get("head", c.width, c.vocab_size)
-        logits_BTV = jnp.matmul(x_BTD, head_DV.astype(c.dtype), preferred_element_type=jnp.float32)
+        logits_BTV = self.forms.linear(x_BTD, head_DV.astype(c.dtype), out_dtype=jnp.float32)
         return logits_BTV * parameterization.logit_multiplier(c)
 
 
@@ -239,8 +275,8 @@ def apply(
     tokens_BT: Array,
     *,
     allowed_BTS: Array | None = None,
-    constrain: Constrain = lambda x: x,
     dropout_key: Array | None = None,
+    forms: Forms = PLAIN,
 ) -> Array:
     """Next-token logits_BTV, float32.
 
@@ -248,10 +284,10 @@ def apply(
       params: the tree that ``init`` returns.
       tokens_BT: int32 ids, T at most ``config.context`` for learned positions.
       allowed_BTS: an additional boolean mask on top of the causal one.
-      constrain: pins activations to a sharding; the identity on one device.
       dropout_key: turns dropout on.
+      forms: how operations are carried out; ``scaling.fast.forms`` has those that suit a platform.
     """
-    module = Transformer(config, constrain=constrain, deterministic=dropout_key is None)
+    module = Transformer(config, deterministic=dropout_key is None, forms=forms)
     rngs = None if dropout_key is None else {"dropout": dropout_key}
     logits_BTV: Any = module.apply({"params": params}, tokens_BT, None, allowed_BTS, rngs=rngs)
     return logits_BTV

@@ -15,7 +15,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from scaling import flops, model, objectives, optim, partition, units
+from scaling import fast, flops, model, objectives, optim, partition, units
 from scaling.config import ConfigError, MachineConfig, TrainConfig
 from scaling.plan import Plan
 
@@ -46,12 +46,10 @@ def init_state(config: TrainConfig, tx: optax.GradientTransformation, key: Array
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
 
 
-def loss_fn(
-    config: TrainConfig, params: Any, windows: Array, constrain: model.Constrain, key: Array | None
-) -> tuple[Array, Array]:
+def loss_fn(config: TrainConfig, params: Any, windows: Array, forms: model.Forms, key: Array | None) -> tuple[Array, Array]:
     """Mean nats per target over windows (B, T + 1), with and (second) without z-loss."""
     example = objectives.next_token(windows)
-    logits_BTV = model.apply(config.model, params, example.inputs_BT, constrain=constrain, dropout_key=key)
+    logits_BTV = model.apply(config.model, params, example.inputs_BT, dropout_key=key, forms=forms)
     nats_BT, log_z_BT = objectives.cross_entropy(logits_BTV, example.targets_BT)
     total = example.weights_BT.sum()
     nats = (nats_BT * example.weights_BT).sum() / total
@@ -63,7 +61,7 @@ def loss_fn(
 def train_step(
     config: TrainConfig,
     tx: optax.GradientTransformation,
-    constrain: model.Constrain,
+    forms: model.Forms,
     state: TrainState,
     windows: Array,
     lr: Array,
@@ -73,7 +71,7 @@ def train_step(
     gradient = jax.value_and_grad(functools.partial(loss_fn, config), has_aux=True)
     n = config.machine.micro_batches
     if n == 1:
-        (_, nats), grads = gradient(state.params, windows, constrain, key)
+        (_, nats), grads = gradient(state.params, windows, forms, key)
     else:
         # Micro-batch i takes rows i::n, so that each is spread over the data axis as the whole batch is.
         parts = jnp.swapaxes(windows.reshape(-1, n, windows.shape[1]), 0, 1)
@@ -81,7 +79,7 @@ def train_step(
         def add(carry: Any, part: tuple[Array, Array]) -> tuple[Any, None]:
             i, rows = part
             (_, nats), grads = gradient(
-                state.params, constrain(rows), constrain, None if key is None else jax.random.fold_in(key, i)
+                state.params, forms.constrain(rows), forms, None if key is None else jax.random.fold_in(key, i)
             )
             return jax.tree.map(jnp.add, carry, (nats, grads)), None
 
@@ -93,10 +91,10 @@ def train_step(
     return TrainState(state.step + 1, params, opt_state), Metrics(nats, optim.global_norm(grads))
 
 
-def eval_step(config: TrainConfig, constrain: model.Constrain, params: Any, windows: Array) -> Array:
+def eval_step(config: TrainConfig, forms: model.Forms, params: Any, windows: Array) -> Array:
     """Nats of each window summed over its targets: (B,)."""
     example = objectives.next_token(windows)
-    logits_BTV = model.apply(config.model, params, example.inputs_BT, constrain=constrain)
+    logits_BTV = model.apply(config.model, params, example.inputs_BT, forms=forms)
     nats_BT, _ = objectives.cross_entropy(logits_BTV, example.targets_BT)
     return (nats_BT * example.weights_BT).sum(axis=1)
 
@@ -120,7 +118,8 @@ def make_programs(config: TrainConfig, mesh: Mesh) -> Programs:
       ConfigError: when the mesh does not divide a parameter.
     """
     tx = optim.optimizer(config.model, config.optim)
-    constrain = partition.constrain_activations(mesh)
+    platform = mesh.devices.flat[0].platform
+    forms = dataclasses.replace(fast.forms(platform), constrain=partition.constrain_activations(mesh))
     shapes = jax.eval_shape(functools.partial(init_state, config, tx), jax.random.key(0))
     state_sharding = partition.shardings(shapes, mesh)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, state_sharding)
@@ -131,13 +130,13 @@ def make_programs(config: TrainConfig, mesh: Mesh) -> Programs:
         abstract_state=abstract,
         init=functools.partial(_first_state, _draw_params(config, abstract.params), abstract),
         train=jax.jit(
-            functools.partial(train_step, config, tx, constrain),
+            functools.partial(train_step, config, tx, forms),
             in_shardings=(state_sharding, rows, whole),
             out_shardings=(state_sharding, whole),
             donate_argnums=0,
         ),
         evaluate=jax.jit(
-            functools.partial(eval_step, config, constrain), in_shardings=(state_sharding.params, rows), out_shardings=whole
+            functools.partial(eval_step, config, forms), in_shardings=(state_sharding.params, rows), out_shardings=whole
         ),
     )
 

@@ -1,12 +1,12 @@
 """SP and muP as tables: literal values, every parameter in one class, and what the tables promise."""
 
+import dataclasses
 import math
 
 import jax
 import numpy as np
 import pytest
 import tiny
-from oracles import plain
 
 from scaling import config, model, objectives, optim, parameterization
 from scaling.parameterization import PARAMETERS, class_of, rules
@@ -126,9 +126,13 @@ def test_at_the_base_width_mup_is_fan_in_sp():
         s = rules(sp)[name]
         assert (r.lr, r.weight_decay, r.eps, r.init_mean) == (s.lr, s.weight_decay, s.eps, s.init_mean)
     assert parameterization.attention_scale(mu) == pytest.approx(parameterization.attention_scale(sp), rel=1e-15)
+    assert (
+        rules(mu)["hidden"].init_std == 24**-0.5 and rules(mu)["down"].init_std == 40**-0.5 / 2
+    )  # 1/sqrt(fan-in), GPT-2's depth
     assert parameterization.logit_multiplier(mu) == parameterization.logit_multiplier(sp) == 1
     params, tokens_BT = tiny.wide_params(mu), tiny.tokens(1, 8, mu.vocab_size)
-    assert tiny.max_difference(plain.logits(mu, params, tokens_BT), plain.logits(sp, params, tokens_BT)) < 1e-12
+    logits = [jax.jit(model.apply, static_argnums=0)(c, params, tokens_BT) for c in (mu, sp)]
+    assert tiny.max_difference(*logits) == 0
     grads = tiny.wide_params(mu, seed=1)
     updates = []
     for c in (mu, sp):
@@ -166,52 +170,84 @@ def test_epsilon_falls_with_the_gradient():
         np.testing.assert_allclose(u, -rate * g / (np.abs(g) + 0.3), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
-def test_coordinate_check():
-    # fails when some activation's change over five steps grows or shrinks with the width under muP (a learning rate, an init
-    # or a multiplier without its 1/m); SP must fail it, so that the check can fail.  Zero query and head, see the notes of
-    # Yang et al. 2022, section 6 and figure 5: a random head's initial logits hide the trend at small widths
-    def changes(kind: str, width: int) -> dict[str, float]:
-        c = config.model_config(
-            depth=2, width=width, base_width=64, head_size=16, context=32, vocab_size=64, parameterization=kind,
-            zero_init_q=True, zero_init_head=True, layers="scan",
-        )  # fmt: skip
-        windows = tiny.tokens(8, 33, 64, seed=5)
-        tx = optim.optimizer(c, config.OptimConfig(clip=0.0, eps=1e-8))
+def test_muon_at_two_widths():
+    # fails when the rates of Muon's matrices do not fall as the root of the width, or another class is touched
+    wide = mup(256, head_size=8)
+    adam, muon = rules(wide), rules(wide, "muon")
+    assert {kind for kind in adam if adam[kind] != muon[kind]} == {"q", "hidden", "out", "down"}
+    for kind in ("q", "hidden", "out"):
+        assert (muon[kind].lr, muon[kind].weight_decay) == (1 / 2, 2)
+    assert (muon["down"].lr, muon["down"].weight_decay) == pytest.approx(((168 / 640) ** 0.5, (640 / 168) ** 0.5))
+    assert rules(mup(64), "muon") == rules(mup(64))
+    sp = config.model_config(width=64, parameterization="sp")
+    assert rules(sp, "muon") == rules(sp)
 
-        def loss(params):
-            logits_BTV = model.apply(c, params, windows[:, :-1])
-            return objectives.cross_entropy(logits_BTV, windows[:, 1:])[0].mean()
 
-        @jax.jit
-        def branches(params):
-            """What attention and MLP of each layer add to the residual stream."""
-            x_BTD, rows = params["embedding"][windows[:, :-1]], {}
-            positions_BT = np.broadcast_to(np.arange(32), (8, 32))
-            for i in range(c.depth):
-                block = model.Block(c, causal=True, constrain=lambda x: x, deterministic=True)
-                layer = {"params": jax.tree.map(lambda x, i=i: x[i], params["blocks"])}
-                (x_BTD, _), kept = block.apply(layer, x_BTD, positions_BT, None, capture_intermediates=True, mutable=True)
-                for part in ("attention", "mlp"):
-                    rows[f"{part} {i}"] = kept["intermediates"][part]["__call__"][0]
-            return rows | {"residual": x_BTD}
+# ------------------------------------------------------------------------------------------------ depth
 
-        @jax.jit
-        def step(params, state):
-            updates, state = tx.update(jax.grad(loss)(params), state, params)
-            return optim.apply_updates(params, updates, 2**-8), state
 
+def deep(depth: int, **fields) -> config.ModelConfig:
+    return dataclasses.replace(mup(64, **fields), depth=depth, depth_rule=True, base_depth=2)
+
+
+def test_depth_rule_at_two_depths():
+    # fails when CompleteP's multipliers (arXiv 2505.01618, Table 1, exponent 1) touch a class outside the blocks, miss one
+    # inside, change a learning rate or a decay, or the constant init still falls with the depth
+    assert rules(deep(2)) == rules(mup(64)) and parameterization.branch_multiplier(deep(2)) == 1
+    base, four = rules(deep(2)), rules(deep(8))
+    assert parameterization.branch_multiplier(deep(8)) == 1 / 4
+    inside = {"gain", "bias", "q", "hidden", "out", "down"}
+    for kind in base:
+        assert four[kind] == dataclasses.replace(base[kind], eps=base[kind].eps / 4 if kind in inside else base[kind].eps), kind
+    assert four["out"].init_std == 1 / 16
+    plain_rules = rules(dataclasses.replace(deep(8), depth_rule=False))
+    assert plain_rules["out"].init_std == pytest.approx(1 / 32) and plain_rules["gain"].eps == 1
+    assert parameterization.branch_multiplier(dataclasses.replace(deep(8), depth_rule=False)) == 1
+
+
+@pytest.mark.parametrize("layers", ["scan", "unroll"])
+def test_the_branch_multiplier_is_on_both_branches(layers):
+    # fails when a branch is not multiplied, or the multiplier stands before its matrix's bias: a model whose o and down (and
+    # their biases) are divided by mL gives the same logits without the rule
+    c = tiny.model_config(bias=True, depth_rule=True, base_depth=1, layers=layers)
+    params, tokens_BT = tiny.wide_params(c), tiny.tokens(2, 8, c.vocab_size)
+    scaled = jax.tree_util.tree_map_with_path(
+        lambda path, x: x / 2 if model.param_name(path) in ("o", "o_bias", "down", "down_bias") else x, params
+    )
+    apply = jax.jit(model.apply, static_argnums=0)
+    ours, theirs = apply(c, params, tokens_BT), apply(dataclasses.replace(c, depth_rule=False), scaled, tokens_BT)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert tiny.max_difference(ours, apply(dataclasses.replace(c, depth_rule=False), params, tokens_BT)) > 0.1
+
+
+def test_epsilon_falls_with_the_gradients_of_a_deeper_model():
+    # fails when epsilon is scaled for classes whose gradients do not fall with the depth, or not for those that do, norm
+    # gains in the blocks among them (CompleteP's "residual blocks"): measured on the gradients themselves, depth 2 to 8
+    def gradients(depth: int) -> dict[str, float]:
+        c = dataclasses.replace(deep(depth, layers="scan", context=16, vocab_size=64))
         params = jax.jit(model.init, static_argnums=0)(c, jax.random.key(0))
-        state, before = tx.init(params), branches(params)
-        for _ in range(5):
-            params, state = step(params, state)
-        after = branches(params)
-        return {k: float(np.sqrt(np.mean(np.square(after[k] - before[k])))) for k in before}
+        windows = tiny.tokens(8, 17, 64)
 
-    def spread(kind: str) -> dict[str, float]:
-        rows = [changes(kind, width) for width in (64, 256)]
-        return {k: max(r[k] for r in rows) / min(r[k] for r in rows) for k in rows[0]}
+        @jax.jit
+        @jax.grad
+        def of(params):
+            return objectives.cross_entropy(model.apply(c, params, windows[:, :-1]), windows[:, 1:])[0].mean()
 
-    mup_spread, sp_spread = spread("mup"), spread("sp")
-    assert max(mup_spread.values()) < 1.3, mup_spread
-    assert min(sp_spread[k] for k in ("attention 0", "mlp 0", "residual")) > 2, sp_spread
+        leaves = jax.tree_util.tree_flatten_with_path(of(params))[0]
+        return {"/".join(names(path)): float(np.sqrt(np.mean(np.square(x)))) for path, x in leaves}
+
+    shallow, four = gradients(2), gradients(8)
+    for name, value in shallow.items():
+        expected = rules(deep(8))[class_of(name.split("/"))].eps / rules(deep(2))[class_of(name.split("/"))].eps
+        assert expected / 1.5 < four[name] / value < expected * 1.5, name
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"parameterization": "sp"}, "model.depth_rule=True: is a rule of mup, not of 'sp'"),
+    ({"norm_position": "post"}, "model.depth_rule=True: needs norm_position='pre'"),
+    ({"base_depth": 0}, "model.base_depth=0: must be at least 1"),
+])  # fmt: skip
+def test_a_depth_rule_that_has_no_meaning_is_refused(fields, message):
+    # fails when the flag is silently without effect
+    with pytest.raises(config.ConfigError, match=message):
+        config.model_config(depth_rule=True, **fields)
