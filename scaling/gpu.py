@@ -57,7 +57,7 @@ def attention(
     one), else plainly.
     """
     T, K = q_BTHK.shape[1], q_BTHK.shape[3]
-    fits = q_BTHK.dtype in CUDNN_DTYPES and K % 8 == 0 and K <= CUDNN_HEAD and (T == k_BSGK.shape[1] or not causal)
+    fits = q_BTHK.dtype in CUDNN_DTYPES and K % 8 == 0 and K <= CUDNN_HEAD and (k_BSGK.shape[1] == T or not causal)
     if not fits or allowed_BTS is not None:
         return model.attention(q_BTHK, k_BSGK, v_BSGK, scale=scale, causal=causal, allowed_BTS=allowed_BTS)
     # By name: left to choose, JAX takes XLA's form.  The causal mask by flag: as a boolean mask it would become a dense bias.
