@@ -192,6 +192,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _one(table: load.Table, args: argparse.Namespace) -> None:
+    fit.check_rows(table)
     out = cli.out_dir(args)
     boot = intervals.bootstrap(fit.fit(table, delta=args.delta), args.draws)
     rows = table.fitted

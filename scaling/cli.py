@@ -6,6 +6,7 @@ import argparse
 import ast
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -24,6 +25,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises ConfigError with the problem."""
+        for kind, wanted in (("int", "a whole number"), ("float", "a number")):
+            message = re.sub(rf"invalid {kind} value: (.*)", rf"\1 must be {wanted}", message)
         raise ConfigError([f"{message.removeprefix('argument ')}; see {self.prog} --help"], "command line")
 
 

@@ -66,7 +66,7 @@ def job_from_config(name: str, overrides: dict[str, Any]) -> Job:
     """A single run from a config file."""
     tree, _ = sweep.load_config(name, overrides)
     resolved = config.resolve(tree, name)
-    data = corpus.load_data(resolved.data)
+    data = _load(resolved.data)
     plan = make_plan(resolved, stream_tokens=data.stream_tokens(resolved.model.context))
     return Job(resolved, pathlib.Path(resolved.run_dir), plan, data, config.digest(resolved, data.fingerprint))
 
@@ -82,7 +82,7 @@ def job_from_spec(path: pathlib.Path) -> Job:
         raise runs.RunError(f"{path}: no such file; give the spec.json of a member that scaling.launch wrote")
     run_dir = path.parent
     resolved = dataclasses.replace(config.from_resolved(spec["config"]), run_dir=str(run_dir))
-    data = corpus.load_data(resolved.data)
+    data = _load(resolved.data)
     trunk, parent_dir, fork_at = None, None, None
     if spec["parent"] is not None:
         parent_dir = pathlib.Path(os.path.normpath(run_dir / spec["parent_dir"]))
@@ -95,6 +95,14 @@ def job_from_spec(path: pathlib.Path) -> Job:
     epoch = data.stream_tokens(resolved.model.context)
     plan = make_plan(resolved, stream_tokens=epoch, trunk=trunk, fork_at=fork_at)
     return Job(resolved, run_dir, plan, data, spec["digest"], parent_dir, spec["cluster"])
+
+
+def _load(wanted: config.DataConfig) -> Dataset:
+    """The stores of a run, with their tokenizers, so that one that cannot be used is told before anything is written."""
+    data = corpus.load_data(wanted)
+    for store in data.stores:
+        _ = store.tokenizer
+    return data
 
 
 def _check_mark(checkpoints: pathlib.Path, at: int) -> None:

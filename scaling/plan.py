@@ -159,7 +159,7 @@ def _warmup_steps(config: TrainConfig, n: int, batch_tokens: int, steps: int, st
     """
     if config.optim.warmup != "rule":
         return steps_of(config.optim.warmup, steps * batch_tokens)
-    stable = min([steps_of(m, steps * batch_tokens) for m in config.marks], default=steps)
+    stable = min([steps, *(steps_of(m, steps * batch_tokens) for m in config.marks)])
     return max(1, min(max(min(round(n / batch_tokens), stable // 10), units.MIN_WARMUP_STEPS), stable // 2))
 
 

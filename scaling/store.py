@@ -91,11 +91,24 @@ class TokenStore:
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        """Loaded at first use, so that bytes need no sentencepiece."""
+        """Loaded at first use, so that bytes need no sentencepiece.
+
+        Raises:
+          StoreError: when the model file is not the one that the tokens were made with.
+        """
+        if self.vocab == "bytes":
+            return tokenizers.byte_tokenizer()
+        again = f"bring back the file that the tokens were made with, or {_again(self.path)}"
         try:
-            return tokenizers.byte_tokenizer() if self.vocab == "bytes" else tokenizers.load_bpe(self.path / MODEL)
+            found = tokenizers.load_bpe(self.path / MODEL)
         except VocabularyError as error:
-            raise StoreError(str(error)) from None
+            raise StoreError(f"{error}; {again}") from None
+        if found.fingerprint != self.tokenizer_fingerprint:
+            raise StoreError(
+                f"{self.path / MODEL}: another vocabulary ({found.vocab_size:,} ids, fingerprint {found.fingerprint}; {STORE} "
+                f"says {self.tokenizer_fingerprint}); {again}"
+            )
+        return found
 
     @property
     def token_bytes(self) -> np.ndarray:
@@ -121,7 +134,7 @@ def open_store(path: str | os.PathLike[str]) -> TokenStore:
       StoreError: naming the file and the remedy, when it is missing, of another schema or cut short.
     """
     path = pathlib.Path(path)
-    again = f"remove {path} and build it again with python -m scaling.corpus"
+    again = _again(path)
     try:
         content = json.loads((path / STORE).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -138,7 +151,7 @@ def open_store(path: str | os.PathLike[str]) -> TokenStore:
     try:
         store = TokenStore(
             path=path, vocab_size=content["vocab_size"], vocab=content["vocab"], dtype=np.dtype(content["dtype"]),
-            splits={s: Split(**content["splits"][s]) for s in SPLITS}, fingerprint=content["fingerprint"],
+            splits={s: _split(s, content["splits"][s]) for s in SPLITS}, fingerprint=content["fingerprint"],
             description=content["description"], source=content["recipe"]["source"] | content["found"],
             split_by=content["split"]["by"], tokenizer_fingerprint=content["tokenizer"]["fingerprint"],
             entropies=tuple(content.get("entropies", ())),
@@ -151,6 +164,17 @@ def open_store(path: str | os.PathLike[str]) -> TokenStore:
     if store.vocab != "bytes" and not (path / MODEL).is_file():
         raise StoreError(f"{path / MODEL}: missing; {again}")
     return store
+
+
+def _split(name: str, content: dict[str, Any]) -> Split:
+    for field in ("tokens", "bytes", "docs"):
+        if not isinstance(content[field], int) or content[field] < 0:
+            raise TypeError(f"splits.{name}.{field}={content[field]!r} is no count")
+    return Split(**content)
+
+
+def _again(path: pathlib.Path) -> str:
+    return f"remove {path} and build it again with python -m scaling.corpus"
 
 
 def _check_size(path: pathlib.Path, size: int, again: str) -> None:

@@ -119,8 +119,8 @@ class BPETokenizer(Tokenizer):
         self.model = model
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError as error:
-            raise VocabularyError(f"not a sentencepiece model ({error})") from None
+        except RuntimeError:
+            raise VocabularyError("not a sentencepiece model") from None
         processor = self._processor
         specials = (processor.pad_id(), processor.eos_id(), processor.bos_id(), processor.unk_id())
         if specials != (PAD, EOS, BOS, UNK):

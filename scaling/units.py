@@ -136,7 +136,7 @@ def check_split(rows: int, machine: Any, what: str) -> None:
     ways = max(1, machine.data) * max(1, machine.fsdp) * machine.micro_batches
     if rows % ways:
         mesh = f"machine.data={machine.data} x machine.fsdp={machine.fsdp} x machine.micro_batches={machine.micro_batches}"
-        remedy = f"use a batch of {max(1, rows // ways) * ways} windows or a smaller mesh"
+        remedy = f"use a batch of {max(1, rows // ways) * ways} windows, or lower one of these"
         raise ValueError(f"{what}, which {mesh} = {ways} does not divide; {remedy}")
 
 

@@ -103,7 +103,8 @@ def parse(arguments: Sequence[str]) -> tuple[str, Request, pathlib.Path | None]:
     for word in rest:
         near = units.did_you_mean(word.partition("=")[0], OPTIONS)
         problems.append(f"{word}: no such option.{near or ' See python -m scaling.launch --help'}")
-    if args.sweep is None and (args.runs is None or verb in ("plan", "run")):
+    misspelt = any('"--sweep"' in problem for problem in problems)
+    if args.sweep is None and not misspelt and (args.runs is None or verb in ("plan", "run")):
         problems.append("--sweep: name the sweep file, such as --sweep ladder.py")
     if args.devices < 1 or not 0 < args.mfu <= 1:
         problems.append(f"--devices {args.devices} --mfu {args.mfu:g}: need at least one device and a share above 0, at most 1")

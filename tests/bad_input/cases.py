@@ -1,0 +1,501 @@
+"""The mistakes: what a user gives wrong, and what the answer must hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+
+from .world import (
+    SWEEP,
+    Spoil,
+    change,
+    compressed,
+    copy,
+    copy_file,
+    remove,
+    shorten,
+    store_json,
+    sweep_file,
+    write,
+    zstd,
+)  # fmt: skip
+
+LAUNCH, TRAIN, CORPUS = "scaling.launch", "scaling.train", "scaling.corpus"
+PREDICT, PLOT = "analysis.predict", "analysis.plot_scaling"
+ONE = "--config one.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One mistake.  ``told`` is what the message must hold: where (file or option), field, value, remedy."""
+
+    name: str
+    command: str
+    told: tuple[str, str, str, str]
+    spoil: Spoil = lambda folder: None
+    process: bool = False  # in a process of its own; the others run in this one, 1 to 2 s cheaper
+    varies: str = ""  # a pattern of what depends on the machine or on other files, left out of the page
+
+
+CASES: dict[str, list[Case]] = {
+    "Config": [
+        Case(
+            "a misspelt field", f"{TRAIN} {ONE} --config.model.widht=64",
+            ("command line", "model.widht", "64", 'Did you mean "model.width"?'), process=True,
+        ),
+        Case(
+            "text for a number", f"{TRAIN} {ONE} --config.model.depth=four",
+            ("one.py", "model.depth", "'four'", "must be a whole number"),
+        ),
+        Case(
+            "a unit that there is not", f"{TRAIN} {ONE} --config.budget='20 token/param'",
+            ("one.py", "budget", "'20 token/param'", "such as '20 tokens/param'"),
+        ),
+        Case(
+            "a number without a unit", f"{TRAIN} {ONE} --config.budget=2000",
+            ("one.py", "budget", "'2000'", "such as '20 tokens/param'"),
+        ),
+        Case(
+            "a negative size", f"{TRAIN} {ONE} --config.model.depth=-4",
+            ("one.py", "model.depth", "=-4:", "must be at least 1"),
+        ),
+        Case(
+            "windows of no tokens", f"{TRAIN} {ONE} --config.model.context=0",
+            ("one.py", "model.context", "=0:", "must be at least 1"),
+        ),
+        Case(
+            "heads that do not divide the width", f"{TRAIN} {ONE} --config.model.heads=5",
+            ("one.py", "model.width", "=16: not divisible by heads=5", "use a multiple, such as 15"),
+        ),
+        Case(
+            "a size beyond the dial", f"{TRAIN} {ONE} --config.model.size=9000T --config.model.depth=None "
+            "--config.model.width=None",
+            ("one.py", "model.size", "'9000T'", "set depth and width instead"),
+        ),
+        Case(
+            "a negative learning rate", f"{TRAIN} {ONE} --config.optim.lr=-1e-3",
+            ("one.py", "optim.lr", "=-0.001:", "must be positive"),
+        ),
+        Case(
+            "two mistakes at once", f"{TRAIN} {ONE} --config.data.epochs=0 --config.model.norm=batchnorm",
+            ("one.py: cannot run:", "data.epochs", "=0.0: must be positive", "'batchnorm': must be one of rmsnorm, layernorm"),
+        ),
+        Case(
+            "a schedule that there is not", f"{TRAIN} {ONE} --config.optim.schedule=cosin",
+            ("one.py", "optim.schedule", "'cosin'", 'Did you mean "cosine"?'),
+        ),
+        Case(
+            "a batch that is not whole windows", f"{TRAIN} {ONE} --config.batch='100 tokens'",
+            ("one.py", "batch", "'100 tokens'", "such as '96 tokens'"),
+        ),
+        Case(
+            "micro-batches that do not divide the batch", f"{TRAIN} {ONE} --config.machine.micro_batches=3",
+            ("one.py", "machine.micro_batches", "=3", "use a batch of 6 windows, or lower one"),
+        ),
+        Case(
+            "a mesh larger than the machine", f"{TRAIN} {ONE} --config.run_dir=runs/new --config.machine.data=8",
+            ("one.py", "machine.data", "[8, 1, 1]", "lower an axis"), process=True,
+        ),
+        Case(
+            "a warm-up longer than the run", f"{TRAIN} {ONE} --config.optim.warmup='30 steps'",
+            ("one.py", "optim.warmup", "30 steps", "raise the budget"),
+        ),
+        Case(
+            "a mark beyond the end", f"{TRAIN} {ONE} --config.marks='40 steps'",
+            ("one.py", "marks", "'40 steps'", "20 steps of the run"),
+        ),
+        Case(
+            "a config file that is not there", f"{TRAIN} --config on.py",
+            ("on.py", "looked for", "configs/on.py", 'Did you mean "one.py"?'), varies=r"there are [^.]*(\.py, [^.]*)*\.py\.",
+        ),
+        Case(
+            "a config file without get_config", f"{TRAIN} --config mine.py",
+            ("mine.py", "get_config(arg)", "has no", "see configs/default.py"), write("mine.py", "config = {}\n"),
+        ),
+    ],
+    "Sweep file": [
+        Case(
+            "a sweep file that is not there", f"{LAUNCH} --sweep swep.py",
+            ("swep.py", "looked for", "configs/swep.py", 'Did you mean "sweep.py"?'), process=True,
+            varies=r"there are [^.]*(\.py, [^.]*)*\.py\.",
+        ),
+        Case(
+            "a syntax error", f"{LAUNCH} --sweep mine.py",
+            ("mine.py", "line 20", "'(' was never closed", "mend"), sweep_file("return sweep.ladder(config, ['50K']"),
+        ),
+        Case(
+            "an exception in it", f"{LAUNCH} --sweep mine.py",
+            ("mine.py", "line 20", "list index out of range", "mend"), sweep_file("return [[config][1]]"),
+        ),
+        Case(
+            "a misspelt field in it", f"{LAUNCH} --sweep mine.py",
+            ("mine.py", "model.widht", "=32:", 'Did you mean "model.width"?'),
+            sweep_file("config.model.widht = 32\nreturn config"),
+        ),
+        Case(
+            "no members", f"{LAUNCH} --sweep mine.py",
+            ("mine.py", "get_sweep", "no members", "return members, such as sweep.ladder"),
+            sweep_file("return sweep.ladder(config, [])"),
+        ),
+        Case(
+            "no return", f"{LAUNCH} --sweep mine.py",
+            ("mine.py", "get_sweep", "None", "sweep.ladder"), sweep_file("sweep.ladder(config, ['50K'])"),
+        ),
+        Case(
+            "sizes instead of members", f"{LAUNCH} --sweep mine.py",
+            ("mine.py", "get_sweep", "'50K'", "sweep.ladder"), sweep_file("return ['50K', '75K']"),
+        ),
+        Case(
+            "two members of one name", f"{LAUNCH} --sweep mine.py",
+            ("mine.py", "causal-lr0.001", "two members have this id", "different tags"),
+            sweep_file("return [*sweep.grid(config, {'optim.lr': [1e-3]}), *sweep.grid(config, {'optim.lr': [1e-3]})]"),
+        ),
+        Case(
+            "no get_sweep", f"{LAUNCH} --sweep one.py",
+            ("one.py", "get_sweep(config)", "has no", "python -m scaling.train"),
+        ),
+        Case(
+            "a get_config that returns nothing", f"{LAUNCH} --sweep mine.py",
+            ("mine.py", "get_config", "None", "ConfigDict"), write("mine.py", "def get_config(arg):\n    pass\n" + SWEEP),
+        ),
+        Case(
+            "budgets in two units", f"{LAUNCH} --sweep mine.py",
+            ("mine.py", "budgets", "steps, tokens", "must be in one unit"),
+            sweep_file("return sweep.fork(config, ['20 steps', '1M tokens'])"),
+        ),
+        Case(
+            "an argument that the file does not know", f"{LAUNCH} plan --sweep ladder.py:quik",
+            ("ladder.py", "get_config", "'quik'", "quick"),
+        ),
+    ],
+    "Command line": [
+        Case(
+            "a misspelt verb", f"{LAUNCH} pln --sweep sweep.py",
+            ("command line", "verb", "'pln'", 'Did you mean "plan"?'),
+        ),
+        Case(
+            "a misspelt option", f"{LAUNCH} --swep sweep.py",
+            ("command line", "--swep", "no such option", 'Did you mean "--sweep"?'), process=True,
+        ),
+        Case(
+            "an option that there is not", f"{LAUNCH} --sweep sweep.py --backend slurm",
+            ("command line", "--backend", "no such option", "--help"),
+        ),
+        Case(
+            "a field without a value", f"{TRAIN} {ONE} --config.seed",
+            ("command line", "--config.seed", "needs a value", "such as --config.model.depth=6"),
+        ),
+        Case(
+            "a field set twice", f"{TRAIN} {ONE} --config.seed=1 --config.seed=2",
+            ("command line", "--config.seed", "=1 and =2", "give it once"),
+        ),
+        Case("neither config nor spec", TRAIN, ("command line", "--config", "FILE", "such as --config default.py")),
+        Case(
+            "text for a number of retries", f"{LAUNCH} --sweep sweep.py --retries two",
+            ("command line", "--retries", "'two'", "must be a whole number"),
+        ),
+        Case(
+            "a negative number of retries", f"{LAUNCH} --sweep sweep.py --retries -1",
+            ("--retries", "retries", " -1:", "must be 0 or more"),
+        ),
+        Case(
+            "a device of unknown peak", f"{LAUNCH} plan --sweep sweep.py --device H1000",
+            ("--device", "peak", "'H1000'", "there are GB200"),
+        ),
+        Case(
+            "an --out that is a file", f"{LAUNCH} --sweep sweep.py --out mine.csv",
+            ("mine.csv", "--out", "File exists", "give another place"),
+        ),
+        Case(
+            "a folder without a sweep", f"{LAUNCH} status --runs text",
+            ("text", "sweep.json", "no sweep was launched here", "give"),
+        ),
+    ],
+    "Text": [
+        Case(
+            "a pattern that matches nothing", f"{CORPUS} --text text/lins.txt --out tokens/new",
+            ("text/lins.txt", "--text", "matches no file", 'Did you mean "lines.txt"?'), process=True,
+        ),
+        Case(
+            "a file of unknown kind", f"{CORPUS} --text text/book.pdf --out tokens/new",
+            ("text/book.pdf", "format", "name", "known are .txt"), write("text/book.pdf", b"%PDF-1.7\n"),
+        ),
+        Case(
+            "an empty file", f"{CORPUS} --text text/empty.txt --out tokens/new",
+            ("text/empty.txt", "text", "empty", "give other files"), write("text/empty.txt", ""),
+        ),
+        Case(
+            "too little text", f"{CORPUS} --text text/word.txt --out tokens/new",
+            ("text/word.txt", "--holdout 20", "5 bytes", "bring more text"), write("text/word.txt", "Word."),
+        ),
+        Case(
+            "a binary file named .txt", f"{CORPUS} --text text/data.txt --out tokens/new",
+            ("text/data.txt", "byte 7", "0xff", "iconv"), write("text/data.txt", b"All of \xff\xfe\x00\x01"),
+        ),
+        Case(
+            "a line without the field", f"{CORPUS} --text text/r.jsonl --out tokens/new",
+            ("text/r.jsonl:2", "'text'", "'txt'", "--field"), write("text/r.jsonl", '{"text": "a"}\n{"txt": "b"}\n'),
+        ),
+        Case(
+            "a field that is no text", f"{CORPUS} --text text/r.jsonl --out tokens/new",
+            ("text/r.jsonl:1", "'text'", "is 7,", "mend or remove it"), write("text/r.jsonl", '{"text": 7}\n'),
+        ),
+        Case(
+            "a line that is no JSON", f"{CORPUS} --text text/r.jsonl --out tokens/new",
+            ("text/r.jsonl:2", "column 1", "Expecting value", "mend or remove the line"),
+            write("text/r.jsonl", '{"text": "a"}\ntext: b\n'),
+        ),
+        Case(
+            "a gzip file cut short", f"{CORPUS} --text text/l.txt.gz --out tokens/new",
+            ("text/l.txt.gz", "damaged", "cut short", "copy or compress it again"), compressed("text/l.txt.gz", gzip.compress),
+        ),
+        Case(
+            "a zstd file cut short", f"{CORPUS} --text text/l.txt.zst --out tokens/new",
+            ("text/l.txt.zst", "damaged", "cut short", "copy or compress it again"), compressed("text/l.txt.zst", zstd),
+        ),
+        Case(
+            "a Parquet file that is none", f"{CORPUS} --text text/t.parquet --out tokens/new",
+            ("text/t.parquet", "Parquet", "not a readable", "write it again"), write("text/t.parquet", "text\n" * 9),
+            varies=r"\(.*\)",
+        ),
+        Case(
+            "a vocabulary below the bytes", f"{CORPUS} --text text/lines.txt --out tokens/new --vocab 100",
+            ("--vocab", "vocabulary size", "100", "such as 4096"),
+        ),
+        Case(
+            "a vocabulary beyond the text", f"{CORPUS} --text text/lines.txt --out tokens/new --vocab 60000",
+            ("--vocab", "too large for this corpus", "60000", "bring more text"),
+        ),
+        Case(
+            "a --holdout of one", f"{CORPUS} --text text/lines.txt --out tokens/new --holdout 1",
+            ("--holdout", "one document in that many", " 1:", "must be at least 2"),
+        ),
+        Case(
+            "a place that holds another store", f"{CORPUS} --text text/rows.jsonl --out tokens/small",
+            ("tokens/small", "source", "lines.txt", "choose another --out"),
+        ),
+        Case(
+            "a place that holds something else", f"{CORPUS} --text text/lines.txt --out runs",
+            ("runs", "--out", "no token store", "choose another --out"),
+        ),
+    ],
+    "Token store": [
+        Case(
+            "no store", f"{TRAIN} {ONE} --config.data.store=tokens/smal",
+            ("tokens/smal", "token store", "store.json is missing", "python -m scaling.corpus"),
+        ),
+        Case(
+            "no store for a sweep", f"{LAUNCH} --sweep sweep.py --config.data.store=tokens/smal",
+            ("tokens/smal", "data.store", "no such token store", "python -m scaling.corpus"),
+        ),
+        Case(
+            "store.json cut short", f"{TRAIN} {ONE}",
+            ("tokens/small/store.json", "not valid JSON", "char", "build it again"), shorten("tokens/small/store.json"),
+            varies=r"\(.*\)",
+        ),
+        Case(
+            "store.json of another version", f"{TRAIN} {ONE}",
+            ("tokens/small/store.json", "schema", " 99,", "build it again"),
+            change("tokens/small/store.json", '"schema": 1', '"schema": 99'),
+        ),
+        Case(
+            "store.json without a field", f"{TRAIN} {ONE}",
+            ("tokens/small/store.json", "'fingerprint'", "incomplete", "build it again"),
+            change("tokens/small/store.json", '"fingerprint"', '"finger"'),
+        ),
+        Case(
+            "a count that is no number", f"{TRAIN} {ONE}",
+            ("tokens/small/store.json", "tokens", "'many'", "build it again"),
+            store_json(lambda content: content["splits"]["train"].update(tokens="many")),
+        ),
+        Case(
+            "tokens cut short", f"{TRAIN} {ONE}",
+            ("tokens/small/train.bin", "bytes", "store.json says", "build it again"), shorten("tokens/small/train.bin"),
+        ),
+        Case(
+            "no vocabulary file", f"{TRAIN} {ONE} --config.data.store=tokens/bpe --config.data.vocab=300",
+            ("tokens/bpe/tokenizer.model", "missing", "tokenizer.model", "build it again"),
+            remove("tokens/bpe/tokenizer.model"),
+        ),
+        Case(
+            "a vocabulary file that is none", f"{TRAIN} {ONE} --config.run_dir=runs/new --config.data.store=tokens/bpe "
+            "--config.data.vocab=300",
+            ("tokens/bpe/tokenizer.model", "sentencepiece model", "not", "build it again"),
+            write("tokens/bpe/tokenizer.model", b"something else"),
+        ),
+        Case(
+            "a vocabulary file of another store", f"{TRAIN} {ONE} --config.run_dir=runs/new --config.data.store=tokens/bpe "
+            "--config.data.vocab=300",
+            ("tokens/bpe/tokenizer.model", "another vocabulary", "310 ids", "bring back the file"),
+            copy_file("tokens/other/tokenizer.model", "tokens/bpe/tokenizer.model"), varies=r"fingerprint.*says [0-9a-f]{16}",
+        ),
+        Case(
+            "another vocabulary than the store's", f"{TRAIN} {ONE} --config.data.store=tokens/bpe",
+            ("tokens/bpe", "data.vocab", "'bytes'", "set data.vocab='300'"),
+        ),
+        Case(
+            "a budget longer than the text", f"{TRAIN} {ONE} --config.run_dir=runs/new --config.budget='1M tokens'",
+            ("tokens/small", "budget", "'1M tokens'", "allow repeats with data.epochs="),
+        ),
+        Case(
+            "a window longer than the text", f"{TRAIN} {ONE} --config.run_dir=runs/new --config.model.context=1000000 "
+            "--config.batch='1000000 tokens'",
+            ("tokens/small", "model.context", "1000000", "lower it, or bring more text"),
+        ),
+        Case(
+            "a budget longer than the text, in a sweep", f"{LAUNCH} --sweep sweep.py --out new --config.data.epochs=0.001",
+            ("sweep.py", "data.epochs", "0.001", "bring more text"),
+        ),
+    ],
+    "Run and checkpoint": [
+        Case(
+            "a run directory of another config", f"{TRAIN} {ONE} --config.optim.lr=1e-3",
+            ("runs/one/config.json", "optim.lr", "0.008 -> 0.001", "choose another run_dir"),
+        ),
+        Case(
+            "a run directory of other data", f"{TRAIN} {ONE}",
+            ("runs/one/config.json", "data", "0123456789abcdef", "choose another run_dir"),
+            store_json(lambda content: content.update(fingerprint="0123456789abcdef")),
+            varies=r"[0-9a-f]{16} ->",
+        ),
+        Case(
+            "a file in the place of the run directory", f"{TRAIN} {ONE} --config.run_dir=mine.csv",
+            ("mine.csv", "run_dir", "a file is in the place", "choose another run_dir"),
+        ),
+        Case(
+            "config.json cut short", f"{TRAIN} {ONE}",
+            ("runs/one/config.json", "not valid JSON", "char", "restore it or remove it"), shorten("runs/one/config.json"),
+            varies=r"\(.*\)",
+        ),
+        Case(
+            "config.json of another version", f"{TRAIN} {ONE}",
+            ("runs/one/config.json", "schema", " 99,", "use the version that wrote it"),
+            change("runs/one/config.json", '"schema": 1', '"schema": 99'),
+        ),
+        Case(
+            "a checkpoint of another shape", f"{TRAIN} {ONE}",
+            ("runs/one/checkpoints", "blocks/attention/k of shape", "(1, 32, 4, 8)", "to start this run anew"),
+            copy("runs/wide/checkpoints", "runs/one/checkpoints"),
+        ),
+        Case(
+            "checkpoints that are damaged", f"{TRAIN} {ONE}",
+            ("runs/one/checkpoints", "[20, 10]", "cannot be read", "bring the files back"),
+            remove("runs/one/checkpoints/*/state"), varies=r"\(FileNotFoundError.*?\.\)",
+        ),
+        Case(
+            "a branch whose mark is missing", f"{TRAIN} --spec runs/sweep/causal-20steps/spec.json",
+            ("runs/sweep/causal-trunk/checkpoints", "step 16", "[32]", "train the trunk to it first"),
+            remove("runs/sweep/causal-trunk/checkpoints/16"),
+        ),
+        Case(
+            "a branch whose trunk has not started", f"{TRAIN} --spec runs/sweep/causal-20steps/spec.json",
+            ("runs/sweep/causal-trunk/plan.json", "trunk", "causal-trunk", "train it first"),
+            remove("runs/sweep/causal-trunk/plan.json"),
+        ),
+        Case(
+            "a spec that is not there", f"{TRAIN} --spec runs/sweep/causal-21steps/spec.json",
+            ("runs/sweep/causal-21steps/spec.json", "spec.json", "no such file", "give the spec.json"),
+        ),
+        Case(
+            "a sweep with another learning rate", f"{LAUNCH} --sweep sweep.py --config.optim.lr=1e-3",
+            ("runs/sweep", "optim.lr", "0.008 -> 0.001", "give a new --out"),
+        ),
+        Case(
+            "sweep.json cut short", f"{LAUNCH} status --runs runs/sweep",
+            ("runs/sweep/sweep.json", "not valid JSON", "char", "restore it or remove it"), shorten("runs/sweep/sweep.json"),
+            varies=r"\(.*\)",
+        ),
+        Case(
+            "a folder of another sweep", f"{LAUNCH} --sweep sweep.py",
+            ("runs/sweep", "other.py", "another sweep", "give another --out"),
+            write("runs/sweep/sweep.json", json.dumps({"schema": 1, "config_file": "other.py", "members": [{"id": "a"}]})),
+        ),
+    ],
+    "Analysis": [
+        Case(
+            "a table that is not there", f"{PLOT} --csv mien.csv",
+            ("mien.csv", "csv", "no such file", 'Did you mean "mine.csv"?'), process=True,
+        ),
+        Case(
+            "a table without the loss", f"{PLOT} --csv mine.csv",
+            ("mine.csv", "loss", "params, tokens, val", "--map loss=COLUMN"), change("mine.csv", "val_loss", "val"),
+        ),
+        Case(
+            "a role that there is not", f"{PLOT} --csv mine.csv --map los=val_loss",
+            ("--map", "los", "val_loss", 'Did you mean "loss"?'),
+        ),
+        Case(
+            "a column that there is not", f"{PLOT} --csv mine.csv --map loss=valloss",
+            ("mine.csv", "loss", "valloss", 'Did you mean "val_loss"?'),
+        ),
+        Case(
+            "a negative parameter count", f"{PLOT} --csv mine.csv",
+            ("mine.csv:2", "params", "'-50000.0'", "correct or remove the row"), change("mine.csv", "50000.0", "-50000.0"),
+        ),
+        Case(
+            "text among the numbers", f"{PLOT} --csv mine.csv",
+            ("mine.csv:4", "tokens", "'2M'", "correct or remove the row"),
+            change("mine.csv", "\n50000.0,2000000.0", "\n\n50000.0,2M"),
+        ),
+        Case(
+            "a table of a header", f"{PLOT} --csv mine.csv",
+            ("mine.csv", "header", "no rows", "add one line per run"), write("mine.csv", "params,tokens,val_loss\n"),
+        ),
+        Case(
+            "too few rows", f"{PREDICT} --csv mine.csv --n-params 1M --tokens 20M",
+            ("mine.csv", "rows", "3 rows with 1 sizes", "train or add more"),
+            write("mine.csv", "params,tokens,val_loss\n1e6,1e7,3\n1e6,2e7,2.9\n1e6,4e7,2.8\n"),
+        ),
+        Case(
+            "a binary file as a table", f"{PLOT} --csv mine.csv",
+            ("mine.csv", "csv", "byte 0xff", "give a UTF-8 text file"), write("mine.csv", b"\xff\xfeN"),
+        ),
+        Case(
+            "a target with an unknown suffix", f"{PREDICT} --csv mine.csv --n-params 7Q --tokens 20M",
+            ("command line", "--n-params", "'7Q'", "such as 50K"), process=True,
+        ),
+        Case(
+            "a target without tokens", f"{PREDICT} --csv mine.csv --n-params 1M",
+            ("command line", "--tokens", "--n-params", "say what to do"),
+        ),
+        Case(
+            "a level above one", f"{PLOT} --csv mine.csv --level 90",
+            ("command line", "--level", "'90'", "such as 0.9"),
+        ),
+        Case(
+            "a level that is no number", f"{PLOT} --csv mine.csv --level high",
+            ("command line", "--level", "'high'", "such as 0.9"),
+        ),
+        Case(
+            "too few draws", f"{PLOT} --csv mine.csv --draws 10",
+            ("command line", "--draws", "'10'", "use at least 100"),
+        ),
+        Case(
+            "a record without a sweep", f"{PREDICT} --csv mine.csv --record",
+            ("command line", "--record", "a CSV has no members", "need --runs"),
+        ),
+        Case(
+            "a folder without a run", f"{PREDICT} --runs text --record",
+            ("text", "sweep.json", "no run in it", "give a folder"),
+        ),
+        Case(
+            "a folder that is not there", f"{PREDICT} --runs runs/swep --record",
+            ("runs/swep", "folder", "no such folder", "runs/ladder"),
+        ),
+        Case(
+            "a sweep without a result", f"{PLOT} --runs runs/sweep",
+            ("runs/sweep", "final loss", "no run", "python -m scaling.launch status"),
+            remove("runs/sweep/causal-trunk/done.json"),
+        ),
+        Case(
+            "a line of predictions that is none", f"{PREDICT} --runs runs/sweep --score",
+            ("runs/sweep/predictions.jsonl:1", "line", "not a JSON line", "remove the line"),
+            write("runs/sweep/predictions.jsonl", "{\n{}\n{}\n"),
+        ),
+        Case(
+            "an --out that is a file", f"{PLOT} --csv mine.csv --out one.py",
+            ("one.py", "--out", "File exists", "give another --out"),
+        ),
+    ],
+}  # fmt: skip
