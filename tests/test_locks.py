@@ -1,9 +1,11 @@
 """Lock files: one holder, nothing left behind, and no lock on a file that is gone."""
 
+import fcntl
 import os
 import threading
 
 import pytest
+from training import wait_for
 
 from scaling import locks
 
@@ -35,19 +37,26 @@ def test_a_second_holder_is_refused_and_harms_nothing(tmp_path):
 
 def test_who_waited_holds_the_file_that_is_there(tmp_path):
     # fails when the one that waited comes to hold a file that its last holder has removed, beside one that holds a new one
-    path, waiting, taken = tmp_path / ".lock", threading.Event(), []
+    path, tries, held = tmp_path / ".lock", [], threading.Event()
 
     def take(file):
-        waiting.set()
-        locks.fcntl.flock(file, locks.fcntl.LOCK_EX)
+        tries.append(os.fstat(file.fileno()).st_ino)
+        fcntl.flock(file, fcntl.LOCK_EX)
 
     def wait():
         with locks.held(path, take) as file:
-            taken.append(path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()))
+            assert os.path.samestat(os.fstat(file.fileno()), path.stat())
+            held.set()
 
-    with locks.held(path, locks.exclusively):
+    with open(path, "w") as first, open(tmp_path / "next", "w") as second:
+        for file in (first, second):
+            fcntl.flock(file, fcntl.LOCK_EX)
         other = threading.Thread(target=wait)
         other.start()
-        assert waiting.wait(10)
+        wait_for(lambda: tries, "a first try", 10)
+        os.replace(tmp_path / "next", path)  # the first holder removes its file, and a second one makes another
+        first.close()
+        wait_for(lambda: len(tries) == 2, "a second try", 10)
+        assert tries[1] == path.stat().st_ino and not held.is_set()
     other.join(10)
-    assert taken == [True] and not path.exists()
+    assert held.is_set() and not path.exists()
