@@ -104,9 +104,10 @@ def test_globs_and_members_of_archives(tmp_path, memory, capsys):
     for i in range(30):
         memory.pipe(f"/b/deep/er/{i:02d}.txt", f"text {i} of many, some words\n".encode() * 20)
     memory.pipe("/b/notes.pdf", b"x")
+    memory.mkdir("/b/deep/er/folder.txt")
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as z:
-        for path in sorted(memory.glob("/b/deep/er/*.txt")):
+        for path in sorted(memory.glob("/b/deep/er/??.txt")):
             z.writestr(f"in/{path.rsplit('/', 1)[1]}", memory.cat(path))
     memory.pipe("/b/all.zip", packed.getvalue())
     loose = FileSource(["memory://b/**/*.txt", "memory://b/deep/er/0*.txt"])
@@ -314,7 +315,7 @@ def test_a_dataset_becomes_a_store(dataset, tmp_path, capsys):
     assert HubSource(str(moved)).record() == source.record()
     assert main(["--dataset", str(moved), "--out", str(tmp_path / "out")]) == 0
     assert "already built" in capsys.readouterr().out
-    (moved / "train-00000.parquet").write_bytes(parquet([*rows(89), {"id": "doc-89", "text": "other text"}]))
+    (moved / "train-00000.parquet").write_bytes(parquet([*rows(89), {"id": "doc-89", "text": rows()[89]["text"].upper()}]))
     assert main(["--dataset", str(moved), "--out", str(tmp_path / "out")]) == 2
     assert "holds a store of another source" in capsys.readouterr().err
     assert len(texts(HubSource(str(moved), split="test"))) == 20
