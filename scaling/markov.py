@@ -38,6 +38,7 @@ FIRST_BYTE = ord("!")  # symbol s is the printable byte '!' + s, so that a store
 MAX_SYMBOLS = ord("~") - FIRST_BYTE + 1
 MAX_ENTRIES = 1 << 22  # of the table: 32 MB, and 0.2 GB as the lists that generation walks
 MIXING = 0.01  # of every row is uniform: any symbol can follow any context, so there is one stationary distribution
+MAX_STEPS = 5000  # to rest, to 14 digits: what a source remembers fades by half at least every 107 tokens
 VALID_PART = 20  # validation tokens are one part in so many of the training tokens
 MIN_VALID_TOKENS = 200_000  # a run looks at no more than 512 windows
 CHUNK = 1 << 18
@@ -141,6 +142,9 @@ def make_language(spec: Spec) -> Language:
     The row of a context is Dirichlet around the row of the context without its oldest symbol, down to no context at all, whose
     row is uniform (a hierarchical Dirichlet language: MacKay and Peto 1995).  So a shorter context predicts too, if less well,
     and a small model has something to learn before the large one's last digits.
+
+    Raises:
+      StoreError: for a source whose text depends on its beginning for long.
     """
     random = np.random.default_rng([spec.seed, 0])
     rows = np.full((1, spec.symbols), 1 / spec.symbols)
@@ -150,22 +154,29 @@ def make_language(spec: Spec) -> Language:
         total = drawn.sum(axis=1, keepdims=True)
         rows = np.where(total > 0, drawn / np.where(total > 0, total, 1), parents)
     rows = (1 - MIXING) * rows + MIXING / spec.symbols
-    return Language(spec.order, rows, _stationary(rows))
+    stationary = _stationary(rows)
+    if stationary is None:
+        what = f"--order {spec.order} --symbols {spec.symbols} --concentration {spec.concentration:g} --seed {spec.seed}"
+        raise StoreError(
+            f"{what}: this source forgets its beginning too slowly (not at rest after {MAX_STEPS:,} steps), so that no text of "
+            f"it would be typical; use a larger --concentration, a smaller --order or another --seed"
+        )
+    return Language(spec.order, rows, stationary)
 
 
-def _stationary(rows: np.ndarray) -> np.ndarray:
-    """(V^k,) the distribution that a step of the source leaves as it is, to rounding."""
+def _stationary(rows: np.ndarray) -> np.ndarray | None:
+    """(V^k,) the distribution that a step of the source leaves as it is, to rounding; None where it is not soon reached."""
     contexts, symbols = rows.shape
     now = np.full(contexts, 1 / contexts)
-    for _ in range(100_000):
-        after = (now[:, None] * rows).reshape(symbols, -1).sum(axis=0)  # sums the oldest symbol out
-        after /= after.sum()
-        if np.abs(after - now).sum() < 1e-15:
-            return after
-        now = after
-    if np.abs(after - now).sum() > 1e-12:
-        raise StoreError("the source does not come to rest; use a larger --concentration")
-    return after
+    with Progress("bringing the source to rest, at most", MAX_STEPS * rows.size, unit="million terms") as progress:
+        for _ in range(MAX_STEPS):
+            after = (now[:, None] * rows).reshape(symbols, -1).sum(axis=0)  # sums the oldest symbol out
+            after /= after.sum()
+            if np.abs(after - now).sum() < 1e-14:
+                return after
+            now = after
+            progress.advance(rows.size)
+    return None
 
 
 def sample(language: Language, n: int, random: np.random.Generator, progress: Progress | None = None) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 from training import Trainer, wait_for
 
-from scaling import config, corpus, data, markov, mixture, runs
+from scaling import config, corpus, data, markov, mixture, runs, sweep
 from scaling.data import Mixture, Rows, StreamError, Validation, ids_hash, loader, open_stream
 from scaling.launch.__main__ import main as launch
 from scaling.mixture import Dataset, counts, epoch_windows, whole_weights
@@ -318,6 +318,13 @@ def test_the_launcher_plans_and_refuses_mixtures(dataset, tmp_path, capsys):
     missing = repr(((str(dataset.stores[0].path), 1), (str(tmp_path / "none"), 1)))
     assert launch(["run", *words[1:], f"--config.data.mixture={missing}"]) == 2
     assert f"data.mixture='{tmp_path}/none': there is no such token store" in capsys.readouterr().err
+
+
+def test_the_packaged_ladders_load():
+    # fails when a config of the data page asks for what is no longer there
+    mixed, generated = (sweep.load(name).members for name in ("mixture.py", "markov.py"))
+    assert len(mixed) == 8 and {m.config.data.sources for m in mixed} == {(("tokens/apidocs", 3.0), ("tokens/markov", 1.0))}
+    assert len(generated) == 20 and all(corpus.is_default(path) for m in generated for path, _ in m.config.data.sources)
 
 
 BAD = {
