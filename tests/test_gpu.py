@@ -1,15 +1,22 @@
 """GPU forms, as far as a CPU can judge them: values, gradients, and what they lower to for a GPU."""
 
 import functools
+import os
+import pathlib
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from oracles import require
 
 from scaling import fast, gpu, model
+
+REPO = pathlib.Path(__file__).parents[1]
 
 
 def arrays(dtype, *shapes):
@@ -110,3 +117,22 @@ def test_what_cudnn_cannot_do_is_done_plainly(dtype, head, masked):
 def test_a_gpu_gets_the_gpu_forms():
     # fails when the platform's name no longer leads to them
     assert fast.forms("gpu") is gpu.GPU
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_runs_whole_at_toy_size():
+    # fails when the benchmark rots, or its peer is not of the same size
+    require("torch")
+    words = ["--toy", "--eager", "--contenders", "ours", "scanned layers", "torch"]
+    done = subprocess.run(
+        [sys.executable, str(REPO / "benchmarks" / "gpu_step.py"), *words],
+        env=os.environ | {"PYTHONPATH": str(REPO), "XLA_FLAGS": "--xla_backend_optimization_level=0"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {cells[1].strip(): cells[2:] for cells in (line.split("|") for line in done.stdout.splitlines()) if len(cells) > 3}
+    assert float(rows["ours"][0].replace(",", "")) > 0 and float(rows["ours"][1]) > 0
+    losses = {name: float(rows[name][-2]) for name in ("ours", "scanned layers", "torch")}
+    assert losses["ours"] == pytest.approx(losses["scanned layers"], abs=0.01)
+    assert all(4.5 < loss < 6.5 for loss in losses.values())  # log 260 is 5.56
