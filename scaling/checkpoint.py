@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,9 @@ class Checkpoints:
           read_only: for a parent's: nothing is created, saved or tidied.
         """
         self.folder = pathlib.Path(run_dir).absolute() / runs.CHECKPOINTS
+        if not read_only and jax.process_index() == 0:
+            for half in self.folder.glob("*.orbax-checkpoint-tmp*"):  # left by a kill, as large as a whole one
+                shutil.rmtree(half, ignore_errors=True)
         keep = policies.AnyPreservationPolicy([policies.LatestN(KEEP_NEWEST), policies.CustomSteps(sorted(marks))])
         options = ocp.CheckpointManagerOptions(
             preservation_policy=None if read_only else keep,

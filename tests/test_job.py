@@ -46,3 +46,13 @@ def test_rows_are_counted_up_to_the_checkpoint(tmp_path):
         runs.append_jsonl(tmp_path / runs.METRICS, {"kind": "train", "step": step, "loss": 1.0})
     assert job.rows_lost(tmp_path, 3, {"rows": 2}) is None and job.rows_lost(tmp_path, 3, {}) is None
     assert "2 of 3 rows up to step 3" in str(job.rows_lost(tmp_path, 3, {"rows": 3}))
+
+
+def test_rows_beyond_the_checkpoint_go(tmp_path):
+    # fails when rows that a killed attempt wrote after its last checkpoint stay, or ones before it go
+    for step in (1, 3, 4):
+        runs.append_jsonl(tmp_path / runs.METRICS, {"kind": "train", "step": step, "loss": 1.0})
+    job.drop_rows_after(tmp_path, 3)
+    assert [row["step"] for row in runs.read_jsonl(tmp_path / runs.METRICS)] == [1, 3]
+    job.drop_rows_after(tmp_path, 0)
+    assert not (tmp_path / runs.METRICS).exists()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -225,17 +226,17 @@ def too_large_a_file(lab: Lab) -> str:
     largest = (lab.folder / TRUNK / runs.METRICS).stat().st_size // 1024 + 2  # KiB: two more, and the next rows do not fit
     words = ["bash", "-c", f"ulimit -f {largest}; exec " + shlex.join(launches.words())]
     printed = launches.finish(launches.start(words=words), 1)
-    assert f"failed: {TRUNK}" in printed and os.strerror(27) in printed and "make room" in printed
+    assert f"failed: {TRUNK}" in printed and os.strerror(errno.EFBIG) in printed and "make room" in printed
     assert "Traceback" not in printed and launches.state()["tally"]["failures"] == 0
     lab.go_on()
     return f"the member ends with a message (file, cause, remedy) and is not tried in vain; with room again, {lab.same()}"
 
 
 @contextlib.contextmanager
-def small_disk(place: pathlib.Path, size: str) -> Iterator[Callable[[str], None]]:
-    """A file system in memory of ``size`` at ``place``; yields what changes its mount options."""
+def small_disk(place: pathlib.Path) -> Iterator[Callable[[str], None]]:
+    """A file system of 64 MB in memory at ``place``; yields what changes its mount options."""
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(place)], capture_output=True).returncode:
         pytest.skip("needs the right to mount a file system")
 
     def remount(options: str) -> None:
@@ -249,7 +250,7 @@ def small_disk(place: pathlib.Path, size: str) -> Iterator[Callable[[str], None]
 
 def full_disk(lab: Lab) -> str:
     launches = lab.launches
-    with small_disk(lab.launches.out, "64m"):
+    with small_disk(launches.out):
         lab.paused()
         rest = lab.folder / "rest"
         launcher = launches.start()
@@ -257,34 +258,52 @@ def full_disk(lab: Lab) -> str:
         with contextlib.suppress(OSError), open(rest, "wb", buffering=0) as f:
             while f.write(bytes(1 << 16)):
                 pass
-        printed, _ = launcher.communicate(timeout=120)
-        wait_for(lambda: not is_worker(worker, launches.out), "the worker's end")
-        assert launcher.returncode in (1, 2) and "No space left" in printed and "Traceback" not in printed, printed
-        assert not launches.done(LATE)
+        _both_end(lab, launcher, worker, os.strerror(errno.ENOSPC))
         rest.unlink()
         lab.go_on()
         return f"launcher and member end with a message; with room again, {lab.same()}"
 
 
-def read_only(lab: Lab) -> str:
+def _both_end(lab: Lab, launcher: subprocess.Popen[str], worker: int, why: str) -> None:
+    """Of a launcher and its worker that can write no more: each with a message, and no member is over."""
+    printed, _ = launcher.communicate(timeout=300)
+    wait_for(lambda: not is_worker(worker, lab.launches.out), "the worker's end")
+    assert launcher.returncode in (1, 2) and why in printed and "Traceback" not in printed, printed
+    assert why in lab.log() and "Traceback" not in lab.log() and not lab.launches.done(LATE)
+
+
+def read_only_disk(lab: Lab) -> str:
     launches = lab.launches
-    with small_disk(lab.launches.out, "64m") as remount:
+    with small_disk(launches.out) as remount:
         lab.paused()
-        launcher = launches.start()
-        worker = launches.wait_for_steps()
-        for _ in range(200):  # refused while a file is open for writing
-            with contextlib.suppress(subprocess.CalledProcessError):
-                remount("ro")
-                break
-            time.sleep(0.005)
-        printed, _ = launcher.communicate(timeout=120)
-        wait_for(lambda: not is_worker(worker, launches.out), "the worker's end")
-        assert launcher.returncode in (1, 2) and "Traceback" not in printed, printed
+        before = files(lab.folder)
+        remount("ro")
         refused = launches.run(status=runs.BAD_CONFIG)
-        assert "cannot be written (Read-only file system)" in refused and str(lab.folder) in refused
-        remount("rw")
-        lab.go_on()
-        return f"launcher and member end with a message, a new launch is refused; writable again, {lab.same()}"
+        assert f"cannot be written ({os.strerror(errno.EROFS)})" in refused and str(launches.out) in refused
+        assert "--out" in refused and "Traceback" not in refused and files(lab.folder) == before
+    return "refused with the remedy, exit status 2, no file is touched"
+
+
+def no_permission(lab: Lab) -> str:
+    launches, words = lab.launches, lab.launches.words()
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root may write everywhere, and there is no setpriv to give that right up")
+        words = ["setpriv", "--bounding-set=-dac_override", *words]
+    paths = [p for p in (lab.paused(), *lab.folder.rglob("*")) if p.is_dir() or p.name == runs.METRICS]
+    launcher = launches.start(words=words)
+    worker = launches.wait_for_steps()
+    for path in paths:
+        path.chmod(path.stat().st_mode & ~0o222)
+    try:
+        _both_end(lab, launcher, worker, os.strerror(errno.EACCES))
+        refused = launches.finish(launches.start(words=words), runs.BAD_CONFIG)
+        assert f"cannot be written ({os.strerror(errno.EACCES)})" in refused and "Traceback" not in refused
+    finally:
+        for path in paths:
+            path.chmod(path.stat().st_mode | 0o200)
+    lab.go_on()
+    return f"launcher and member end with a message, a new launch is refused; writable again, {lab.same()}"
 
 
 # ------------------------------------------------------------------------------------------------------------- damage
@@ -295,8 +314,8 @@ def damaged_checkpoints(lab: Lab) -> str:
     before, newest = launches.checkpoints()[-2:]
     data = max((p for p in (folder / str(newest)).rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     os.truncate(data, data.stat().st_size // 2)
-    files = sorted((p for p in (folder / str(before)).rglob("*") if p.is_file()), key=lambda p: p.stat().st_mtime_ns)
-    for path in files[-3:]:
+    written = sorted((p for p in (folder / str(before)).rglob("*") if p.is_file()), key=lambda p: p.stat().st_mtime_ns)
+    for path in written[len(written) // 2 :]:
         path.unlink()
     lab.go_on()
     warned = re.findall(r"warning: \S+/(\d+) cannot be read \(", lab.log())
@@ -465,7 +484,8 @@ CASES: dict[str, Callable[[Lab], str]] = {
     "a second launcher on the same sweep": second_launcher,
     "a file that may not grow (RLIMIT_FSIZE)": too_large_a_file,
     "a full disk (tmpfs)": full_disk,
-    "a file system that becomes read-only (tmpfs)": read_only,
+    "a read-only file system (tmpfs)": read_only_disk,
+    "the right to write withdrawn while it trains": no_permission,
     "the newest checkpoint truncated, the one before it without its last files": damaged_checkpoints,
     "a branch's checkpoint of its trunk damaged": damaged_mark,
     "metrics cut in the middle of a line, before the newest checkpoint": cut_metrics,

@@ -171,7 +171,7 @@ def test_new_member_joins_a_finished_sweep(tmp_path, store) -> None:
     launch(tmp_path, store, ("13K",))
     ran = launch(tmp_path, store, ("13K", "25K"))
     assert set(ran.now.values()) == {Phase.FINISHED} and len(ran.now) == 8
-    assert ran.attempts("causal-13K-trunk") == 1
+    assert ran.attempts("causal-13K-trunk") == 1 and "other sweeps" not in ran.printed
 
 
 def test_status_tells_what_each_member_waits_for(tmp_path, store) -> None:
@@ -232,16 +232,19 @@ def test_marks_go_when_their_branches_are_done(tmp_path, store) -> None:
     prepared = prepared_sweep(tmp_path, store, ("13K",))
     trunk, *branches = prepared.items
     steps = [int(b.mark.name) for b in branches]
-    for step in [*steps, steps[-1] + 1]:
+    for step in steps:  # the last mark is the trunk's last checkpoint
         (trunk.path / runs.CHECKPOINTS / str(step)).mkdir(parents=True)
     kept = lambda: sorted(int(p.name) for p in (trunk.path / runs.CHECKPOINTS).iterdir())  # noqa: E731
     for done in branches[:2]:
         runs.write_json(done.path / runs.DONE, {"status": "finished"})
-    assert folders.prune_marks(prepared.items) == [] and len(kept()) == 4  # the trunk still trains
+    assert folders.prune_marks(prepared.items) == [] and len(kept()) == 3  # the trunk still trains
     runs.write_json(trunk.path / runs.DONE, {"status": "finished"})
     folders.prune_marks(prepared.items)
-    assert kept() == [steps[2], steps[2] + 1]
+    assert kept() == [steps[2]]
     runs.write_json(branches[2].path / runs.DONE, {"status": "diverged"})
+    folders.prune_marks(prepared.items)
+    assert kept() == [steps[2]]
+    (trunk.path / runs.CHECKPOINTS / str(steps[2] + 1)).mkdir()
     folders.prune_marks(prepared.items)
     assert kept() == [steps[2] + 1] and not list(trunk.path.glob(".pruned*"))
 
