@@ -8,7 +8,7 @@
 Every contender trains GPT-2's shape (LayerNorm, learned positions, GELU, biases, tied head; parameters are counted and must
 be equal) on the same windows: float32 parameters and AdamW moments, bfloat16 products, clipping at 1.  Each runs in a process
 of its own, in turns; the median over the rounds.  ``ours`` is the step that scaling.train compiles; the other contenders
-change one thing of it.  Rates are of a window of steps that ends in reading the last loss, after compilation and three steps more.
+change one thing of it.  Rates are of a window of steps that ends in reading the last loss, after compilation and three more.
 
 MFU is tokens/s x FLOPs per token / peak, FLOPs of matrix products by scaling.flops: "full" counts attention over all T keys,
 as PaLM and nanoGPT do, "causal" over the visible half; the peak is the data sheet's dense bfloat16 rate.  "of GEMM" divides by
