@@ -47,7 +47,7 @@ def shape(size: str | None, given: Mapping[str, Any], activation: str = "swiglu"
     Raises:
       ValueError: naming the field, when the dial cannot be read or a width has no whole number of heads.
     """
-    depth, width = _depth_and_width(size, given.get("depth"), given.get("width"), activation)
+    depth, width = _depth_and_width(size, given, activation)
     heads, size_of_head = _heads(width, given.get("heads"), given.get("head_size"))
     return {
         "depth": depth,
@@ -61,7 +61,8 @@ def shape(size: str | None, given: Mapping[str, Any], activation: str = "swiglu"
     }
 
 
-def _depth_and_width(size: str | None, depth: int | None, width: int | None, activation: str) -> tuple[int, int]:
+def _depth_and_width(size: str | None, given: Mapping[str, Any], activation: str) -> tuple[int, int]:
+    depth, width = given.get("depth"), given.get("width")
     if size is None:
         if width is None:
             return (SMALL_DEPTH, 64) if depth is None else (depth, ASPECT * depth)
@@ -72,7 +73,9 @@ def _depth_and_width(size: str | None, depth: int | None, width: int | None, act
         target = units.parse_count(size)
     except ValueError as error:
         raise ValueError(f"size={size!r}: {error}") from None
+    whole = given.get("heads") or given.get("head_size") or 1  # given, it leaves the widths that it divides
     shapes = [(SMALL_DEPTH, w) for w in SMALL_WIDTHS] + [(d, ASPECT * d) for d in range(4, 129)]
+    shapes = [s for s in shapes if whole < 1 or s[1] % whole == 0] or shapes
     counts = {s: n_block_params(*s, activation) for s in shapes}
     low, high = min(counts.values()), max(counts.values())
     if not 0.7 * low <= target <= 1.3 * high:

@@ -56,6 +56,15 @@ def test_fields_override_the_rules():
 
 
 @pytest.mark.parametrize(
+    ("fields", "shape"), [({"head_size": 16}, (48, 3)), ({"heads": 4}, (40, 4)), ({"head_size": 32}, (32, 1)), ({}, (40, 5))]
+)
+def test_the_dial_takes_widths_that_the_heads_divide(fields, shape):
+    # fails when 75K (width 40 by the rule) with heads of 16 is refused instead of rounded to a width that they divide
+    c = config.model_config("75K", **fields)
+    assert (c.width, c.heads) == shape
+
+
+@pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"size": "1M", "width": 64}, "give a size, or depth and width, not both"),
