@@ -7,8 +7,8 @@ mistake spreads.
 
 from __future__ import annotations
 
-import argparse
 import pathlib
+import sys
 import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from analysis import cli, load
 from analysis.figure import _STYLE as STYLE
 from analysis.figure import GREY, RED
 from scaling import runs
+from scaling.cli import Parser
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -162,7 +163,7 @@ def main(argv: list[str] | None = None) -> None:
     """The command."""
     import matplotlib
 
-    parser = argparse.ArgumentParser(prog="python -m analysis.plot_coordinates", description=__doc__)
+    parser = Parser(prog="python -m analysis.plot_coordinates", description=__doc__)
     parser.add_argument("json", metavar="FILE", type=pathlib.Path, help="the coordinates.json of scaling.coordinates")
     path = parser.parse_args(argv).json
     drawn = figure(read(path))
@@ -173,4 +174,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(cli.run(main))

@@ -7,11 +7,11 @@ lr.json, and says the same in words.
 
 from __future__ import annotations
 
-import argparse
 import collections
 import dataclasses
 import math
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from analysis.figure import _STYLE as STYLE
 from analysis.figure import GREY, RED, _loss_axis
 from analysis.words import number
 from scaling import runs
+from scaling.cli import Parser
 from scaling.units import format_count
 
 if TYPE_CHECKING:
@@ -303,9 +304,7 @@ def main(argv: list[str] | None = None) -> None:
     import matplotlib
 
     assert __doc__ is not None
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis.plot_lr", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m analysis.plot_lr", description=__doc__)
     parser.add_argument("--runs", required=True, metavar="FOLDER", help="a sweep's folder, such as runs/lr_transfer")
     parser.add_argument("--out", metavar="FOLDER", help="where to write (default: the sweep's folder)")
     args = parser.parse_args(argv)
@@ -321,4 +320,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(cli.run(main))
