@@ -129,7 +129,4 @@ class Dataset:
         """``tokens/books 75 % + tokens/code 25 %``."""
         if not self.mixed:
             return str(self.stores[0].path)
-        return " + ".join(f"{store.path} {share:.3g} %" for store, share in zip(self.stores, self._percent(), strict=True))
-
-    def _percent(self) -> list[float]:
-        return [100 * share for share in self.shares]
+        return " + ".join(f"{store.path} {100 * share:.3g} %" for store, share in zip(self.stores, self.shares, strict=True))

@@ -1,6 +1,6 @@
 """The token store, as it is read: counts, hashes, tokens and document offsets of both splits.  Imports no jax.
 
-``scaling.corpus`` makes one.  A store is a folder:
+``scaling.corpus`` makes one of text, ``scaling.markov`` one of a generated language.  A store is a folder:
 
     store.json                  counts, hashes, where the text came from
     train.bin, valid.bin        raw little-endian tokens, an end-of-document token after each document
