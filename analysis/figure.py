@@ -23,7 +23,7 @@ MANY_POINTS = 60  # beyond this, points are small
 PALEST = 0.88  # of the colour map: what is above it cannot be seen on white
 RED, GREY = "#c1272d", "#555555"
 _LINE_INCHES = 0.21  # of the caption
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11.5, "legend.fontsize": 9.5, "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "grid.linewidth": 0.6, "svg.fonttype": "none",
     "svg.hashsalt": "scaling", "mathtext.fontset": "dejavusans",
@@ -35,7 +35,7 @@ def save(story: Story, folder: pathlib.Path) -> None:
     import matplotlib
 
     drawn = figure(story)
-    with matplotlib.rc_context(_STYLE):  # the SVG's options are read when it is written
+    with matplotlib.rc_context(STYLE):  # the SVG's options are read when it is written
         drawn.savefig(folder / "scaling.png")
         drawn.savefig(folder / "scaling.svg", metadata={"Date": None})
 
@@ -46,7 +46,7 @@ def figure(story: Story) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         text, sizes, wide = caption(story), Sizes.of(story), bool(story.curves)
         text_inches = _LINE_INCHES * (text.count("\n") + 1)
         height = 6.3 + text_inches
@@ -139,7 +139,7 @@ def _draw_curves(ax: Axes, story: Story, sizes: Sizes) -> None:
     if seen:
         ax.set_xlim(min(seen) / 1.15, max(tokens for tokens, _ in finals) * 1.2)
     _count_axis(ax.xaxis)
-    _loss_axis(ax)
+    loss_axis(ax)
     if not sizes.many:
         _legend_of_curves(ax, sizes)
 
@@ -201,7 +201,7 @@ def _draw_compute(ax: Axes, story: Story, sizes: Sizes) -> None:
     for t in story.targets:
         _draw_target(ax, t, sizes)
     ax.set(xscale="log", yscale="log", ylabel="L, loss (nats per token)", title="Loss against compute")
-    _loss_axis(ax)
+    loss_axis(ax)
     values = [float(r.loss) for r in shown if r.loss is not None] + [e for t in story.targets for e in t["interval"]]
     if values:
         pad = (max(values) / min(values)) ** 0.06 if max(values) > min(values) else 1.05  # of one point nothing is known
@@ -317,7 +317,7 @@ def _flops_axis(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _loss_axis(ax: Axes) -> None:
+def loss_axis(ax: Axes) -> None:
     """Plain numbers on a log axis that spans less than two decades."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 

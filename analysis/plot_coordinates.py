@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from analysis import cli, load
-from analysis.figure import _STYLE as STYLE
-from analysis.figure import GREY, RED
+from analysis.figure import GREY, RED, STYLE
 from scaling import runs
 from scaling.cli import Parser
 

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis import cli, load
-from analysis.figure import _STYLE as STYLE
-from analysis.figure import GREY, RED, _loss_axis
+from analysis.figure import GREY, RED, STYLE, loss_axis
 from analysis.words import number
 from scaling import runs
 from scaling.cli import Parser
@@ -231,7 +230,7 @@ def figure(verdict: Verdict) -> Figure:
             ax.set(xscale="log", xlabel="learning rate at the base width")
             _rate_axis(ax, verdict.corners)
         left.set(yscale="log", ylabel="loss (nats per token)", title="Held-out loss against learning rate")
-        _loss_axis(left)
+        loss_axis(left)
         left.legend(frameon=False, title="triangles: minima between rates", title_fontsize=9.5, alignment="left")
         _draw_noise(right, verdict)
         out.text(0.012, 0.02, _wrapped(verdict), fontsize=9.5, va="bottom", ha="left", color="#333333", linespacing=1.4)

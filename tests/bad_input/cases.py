@@ -90,6 +90,10 @@ CASES: dict[str, list[Case]] = {
             ("one.py", "batch", "'100 tokens'", "such as '96 tokens'"),
         ),
         Case(
+            "a mixture without weights", f"{TRAIN} {ONE} --config.data.mixture=tokens/small",
+            ("one.py", "data.mixture", "'tokens/small'", "such as (('tokens/a', 3), ('tokens/b', 1))"),
+        ),
+        Case(
             "micro-batches that do not divide the batch", f"{TRAIN} {ONE} --config.machine.micro_batches=3",
             ("one.py", "machine.micro_batches", "=3", "use a batch of 6 windows, or lower one"),
         ),
@@ -198,6 +202,14 @@ CASES: dict[str, list[Case]] = {
         Case(
             "a negative number of retries", f"{LAUNCH} --sweep sweep.py --retries -1",
             ("--retries", "retries", " -1:", "must be 0 or more"),
+        ),
+        Case(
+            "a kind of device that there is not", f"{LAUNCH} --sweep sweep.py --use gpuu",
+            ("--use", "cpu, gpu", "gpuu", "such as gpu:0,1"),
+        ),
+        Case(
+            "a negative time to hang", f"{LAUNCH} --sweep sweep.py --hang-minutes -1",
+            ("--hang-minutes", "minutes", " -1:", "must be at least"),
         ),
         Case(
             "a device of unknown peak", f"{LAUNCH} plan --sweep sweep.py --device H1000",
