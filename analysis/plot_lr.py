@@ -230,8 +230,10 @@ def figure(verdict: Verdict) -> Figure:
             ax.set(xscale="log", xlabel="learning rate at the base width")
             _rate_axis(ax, verdict.corners)
         left.set(yscale="log", ylabel="loss (nats per token)", title="Held-out loss against learning rate")
+        low, high = left.get_ylim()
+        left.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend
         loss_axis(left)
-        left.legend(frameon=False, title="triangles: minima between rates", title_fontsize=9.5, alignment="left")
+        left.legend(frameon=False, loc="upper left", ncols=2)
         _draw_noise(right, verdict)
         out.text(0.012, 0.02, _wrapped(verdict), fontsize=9.5, va="bottom", ha="left", color="#333333", linespacing=1.4)
         return out
@@ -272,8 +274,12 @@ def _draw_noise(ax: Axes, verdict: Verdict) -> None:
     ax.set(ylim=(-0.06 * top, top), title="Regret: loss beyond each corner's best", ylabel="nats per token")
     if verdict.noise is not None:
         ax.axhspan(0, MAY_EXCEED * verdict.noise, color="black", alpha=0.09, lw=0)
-    label = f"shared rate {verdict.shared:g}"
-    ax.annotate(label, (verdict.shared, top), (4, -12), textcoords="offset points", color=RED, fontsize=9.5)
+    grid = [r for c in verdict.corners for r in c.rates]
+    left = verdict.shared < math.sqrt(min(grid) * max(grid))  # of the middle: then there is room to the right of the line
+    ax.annotate(
+        f"shared rate {verdict.shared:g}", (verdict.shared, top), (5 if left else -5, -12), textcoords="offset points",
+        color=RED, fontsize=9.5, ha="left" if left else "right",
+    )  # fmt: skip
 
 
 def _rate_axis(ax: Axes, found: Sequence[Corner]) -> None:
@@ -293,8 +299,11 @@ def _rate_axis(ax: Axes, found: Sequence[Corner]) -> None:
 def _wrapped(verdict: Verdict) -> str:
     import textwrap
 
-    band = "; the grey band is two standard deviations of seed noise of a difference" if verdict.noise is not None else ""
-    text = f"{conclusion(verdict)[0].upper()}{conclusion(verdict)[1:]}. Filled points: first seed{band}."
+    text = f"{conclusion(verdict)[0].upper()}{conclusion(verdict)[1:]}. Triangles: minima between rates."
+    if any(c.at_edge for c in verdict.corners):
+        text += " Crosses: minima at the grid's edge."
+    if verdict.noise is not None:
+        text += " Hollow points: further seeds. Grey band: two standard deviations of seed noise of a difference."
     return textwrap.fill(text, 170, break_on_hyphens=False)
 
 

@@ -4,7 +4,7 @@
 
 (none)  smallest and largest size x smallest and largest budget of ladder.py x 7 rates, a factor of 2 apart around its 8e-3:
         14 trunks and 28 branches, 2.6 times the FLOPs of ladder.py, about half an hour on 2 cores.
-quick   two tiny sizes, two short budgets, 5 rates: under 3 minutes; a smoke test, its minima mean little.
+quick   two tiny sizes, two short budgets, 5 rates: a few minutes; a smoke test, its minima mean little.
 
 Both budgets of a size share one constant-rate trunk per rate.  Once the best rate is known, the same sweep goes on around it,
 in the same folder and without training anything twice:
@@ -25,7 +25,7 @@ from scaling.config import default_dict
 # argument -> sizes and budgets, smallest and largest of ladder.py; rates as quoted at the base width
 CORNERS = {
     "": (("50K", "380K"), ("600K tokens", "2.4M tokens"), (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2)),
-    "quick": (("13K", "28K"), ("50K tokens", "100K tokens"), (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)),
+    "quick": (("13K", "28K"), ("50K tokens", "100K tokens"), (4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2)),
 }
 
 

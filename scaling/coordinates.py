@@ -5,7 +5,7 @@
 Tiny models of several widths take a few AdamW steps on one repeated batch, without warm-up or clipping.  For every activation
 the root mean square of its change is taken, as a geometric mean over seeds; the spread of a row is the largest over the
 smallest of these among the widths.  Queries and the head begin at zero, since the initial scores and logits of random ones
-shrink with the width and hide the trend (Yang et al. 2022, arXiv 2203.03466, appendix D.2 and section H).
+shrink with the width and hide the trend (Yang et al. 2022, arXiv 2203.03466, appendix D.2).
 
 The check trains, so it is here and not in ``analysis``, which draws its figure from the JSON.
 """

@@ -202,6 +202,12 @@ def test_muon_decays_hidden_matrices_alike_at_every_width():
             np.testing.assert_allclose(u, -0.2 if path.split("/")[-1] in MATRICES else 0, rtol=1e-6, err_msg=path)
 
 
+def test_an_unknown_optimizer_is_refused():
+    # fails when a typing error trains AdamW
+    with pytest.raises(config.ConfigError, match=r"optim\.optimizer='moun': must be one of adamw, muon.*muon"):
+        tiny.train_config(optim_optimizer="moun")
+
+
 @pytest.fixture(scope="module")
 def muon_on_meshes():
     """Programs of one run with Muon, on one device and split eight ways."""
@@ -218,6 +224,9 @@ def test_muons_state_is_zeros_and_split_as_its_parameters(muon_on_meshes):
     assert all(not np.any(x) for x in jax.tree.leaves(state.opt_state))
     params = {k: x.sharding.spec for k, x in tiny.by_path(split.abstract_state.params).items()}
     moments = [(k, x) for k, x in tiny.by_path(split.abstract_state.opt_state).items() if x.ndim]
+    planned = make_plan(tiny.train_config(optim_optimizer="muon", model_width=32, batch="128 tokens"))
+    arrays = [x for _, x in moments] + jax.tree.leaves(split.abstract_state.params)
+    assert planned.checkpoint_bytes == sum(4 * x.size for x in arrays)
     matrices = sum(k.split("/")[-1] in MATRICES for k in params)
     assert len(moments) == 2 * len(params) - matrices  # Muon has one moment, Adam two
     for name, x in moments:
