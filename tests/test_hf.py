@@ -293,11 +293,15 @@ def test_a_trained_run_is_exported_and_goes_on_from_its_weights(trainer, tmp_pat
     # validation loss with the run's own tokens, or when training that goes on from the folder starts anew
     torch, transformers = require("torch"), require("transformers")
     first, back = tmp_path / "first", tmp_path / "back"
-    trainer.run(first, budget="60 steps", optim__lr="0.03", model__tied_head=True)
+    trainer.run(first, budget="60 steps", optim__lr="0.03", model__tied_head=True, marks="('50%',)")
     done = runs.read_json(first / runs.DONE)
     assert done["val_loss"] < 3.5  # far below ln 260 = 5.6: it has learned
     assert hf.main(["export", "--run", str(first), "--to", str(tmp_path / "hf")]) == 0
     assert "step 60" in capsys.readouterr().out
+    assert hf.main(["export", "--run", str(first), "--to", str(tmp_path / "half"), "--step", "30"]) == 0
+    assert tiny.max_difference(hf.read(tmp_path / "half")[1], hf.read(tmp_path / "hf")[1]) > 0.01
+    assert hf.main(["export", "--run", str(first), "--to", str(tmp_path / "no"), "--step", "31"]) == runs.BAD_CONFIG
+    assert "no checkpoint of step 31; there are [30, 60]" in capsys.readouterr().err
     opened = huggingface.open_folder(tmp_path / "hf")
     windows = data.validation(store.open_store(trainer.store), 16, 16)
     logits_BTV = torch.from_numpy(huggingface.logits_of(opened, np.asarray(windows[:, :-1])))
@@ -309,7 +313,8 @@ def test_a_trained_run_is_exported_and_goes_on_from_its_weights(trainer, tmp_pat
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
     assert theirs(text)["input_ids"] == tokenizer.byte_tokenizer().encode(text).tolist()
     assert theirs.decode(theirs(text)["input_ids"]) == text
-    assert (theirs.eos_token_id, opened.config.eos_token_id) == (tokenizer.EOS, tokenizer.EOS)
+    for ids in (theirs, opened.config):
+        assert (ids.pad_token_id, ids.bos_token_id, ids.eos_token_id) == (tokenizer.PAD, tokenizer.BOS, tokenizer.EOS)
 
     words = ["--config.budget=20 steps", "--config.batch=128 tokens", "--config.optim.lr=1e-9", "--config.evals=1"]
     assert hf.main(["import", "--from", str(tmp_path / "hf"), "--to", str(back), *words]) == 0

@@ -119,6 +119,7 @@ def pytorch(folder, windows, recipe: Recipe) -> np.ndarray:
 def test_fifty_steps_are_pytorchs(start, ours):
     # fails on anything in loss, gradient, clipping, AdamW, decay classes, warm-up or schedule that differs; see MISTAKES
     theirs = pytorch(start[2], start[3], Recipe())
+    print(f"largest difference of any step, nothing wrong: {np.abs(ours - theirs).max():.1e}")  # pytest -rP shows it
     assert np.abs(ours - theirs).max() < TOLERANCE
     assert ours[:3].mean() > 3.5 and ours[-5:].mean() < 2.0  # it learns: ln 60 is 4.1, the language's entropy ln 3 is 1.1
 
@@ -127,4 +128,5 @@ def test_fifty_steps_are_pytorchs(start, ours):
 def test_a_mistake_in_training_shows(start, ours, wrong):
     # the test above must fail on each of these: fails when settings are so mild that one of them changes nothing
     theirs = pytorch(start[2], start[3], MISTAKES[wrong])
+    print(f"largest difference of any step, {wrong}: {np.abs(ours - theirs).max():.1e}")
     assert np.abs(ours - theirs).max() > 5 * TOLERANCE

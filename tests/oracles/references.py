@@ -19,7 +19,7 @@ CASES: dict[str, dict[str, Any]] = {
     "Llama": SP,
     "Llama, tied, biases": {**SP, "tied_head": True, "bias": True, "rope_base": 500.0},
     "ladder's, muP, depth rule": {**MUP, "depth_rule": True, "base_depth": 1},
-    "ladder's, muP, tied, biases": {**MUP, "tied_head": True, "bias": True},
+    "ladder's, muP, depth rule, tied, biases": {**MUP, "depth_rule": True, "base_depth": 1, "tied_head": True, "bias": True},
 }
 MISTAKES = {
     "GPT-2": huggingface.gpt2_mistakes,
