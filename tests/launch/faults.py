@@ -290,7 +290,8 @@ def no_permission(lab: Lab) -> str:
         if shutil.which("setpriv") is None:
             pytest.skip("root may write everywhere, and there is no setpriv to give that right up")
         words = ["setpriv", "--bounding-set=-dac_override", *words]
-    paths = [p for p in (lab.paused(), *lab.folder.rglob("*")) if p.is_dir() or p.name == runs.METRICS]
+    trunk = lab.paused() / TRUNK
+    paths = [lab.folder, trunk, *(trunk / name for name in (runs.METRICS, runs.ATTEMPTS, runs.CHECKPOINTS))]
     launcher = launches.start(words=words)
     worker = launches.wait_for_steps()
     for path in paths:
@@ -474,7 +475,7 @@ def once_more(lab: Lab) -> str:
 
 
 def files(folder: pathlib.Path) -> dict[str, bytes]:
-    return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file() and not p.name.endswith(".lock")}
 
 
 CASES: dict[str, Callable[[Lab], str]] = {

@@ -58,7 +58,7 @@ class Launches:
 
     def finish(self, process: subprocess.Popen[str], status: int = 0) -> str:
         """What it printed; fails unless it ends with ``status``."""
-        printed, _ = process.communicate(timeout=180)
+        printed, _ = process.communicate(timeout=300)
         assert process.returncode == status, printed
         return printed
 
