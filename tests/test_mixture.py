@@ -258,6 +258,8 @@ def test_a_run_tells_tokens_and_losses_of_each_source(trainer: Trainer, dataset,
     tokens = {name: seen["tokens"] for name, seen in last["sources"].items()}
     assert tokens == {"digests": 12_800, "small": 2_560, "generated": 5_120} and sum(tokens.values()) == done["tokens"]
     assert {name: source["tokens"] for name, source in done["sources"].items()} == tokens
+    for row in rows[:-1]:
+        assert sum(seen["tokens"] for seen in row["sources"].values()) == row["tokens"]
     assert last["sources"]["digests"]["epochs"] == pytest.approx(last["epoch"], abs=1e-3)  # the one that runs out first
     losses = {name: source["loss"] for name, source in done["sources"].items()}
     assert losses == {name: source["loss"] for name, source in val["sources"].items()} and len(set(losses.values())) == 3
