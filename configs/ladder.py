@@ -36,9 +36,9 @@ from scaling.config import default_dict
 
 # argument -> sizes and budgets
 GRIDS = {
-    "": (("50K", "75K", "110K", "150K", "250K", "380K"), ("600K tokens", "1.2M tokens", "2.4M tokens")),
+    "": (("50K", "110K", "195K", "310K", "440K", "600K"), ("600K tokens", "1.2M tokens", "2.4M tokens")),
     "quick": (("13K", "28K", "50K", "75K"), ("100K tokens", "200K tokens", "400K tokens")),
-    "bpe": (("50K", "75K", "110K", "150K", "250K", "380K"), ("600K tokens", "1.2M tokens", "2.4M tokens")),
+    "bpe": (("50K", "110K", "195K", "310K", "440K", "600K"), ("600K tokens", "1.2M tokens", "2.4M tokens")),
     "tpu": (
         ("10M", "25M", "85M", "200M", "680M", "1.6B", "3B"),
         ("10 tokens/param", "20 tokens/param", "40 tokens/param"),
@@ -57,6 +57,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.batch = "768 tokens"
     config.evals = 1
     config.data.val_windows = 256
+    if arg in ("", "bpe"):
+        config.model.head_size = 16
     if arg == "bpe":
         config.data.update(vocab="1024", store="tokens/apidocs-1024")
     if arg == "tpu":

@@ -24,7 +24,7 @@ from scaling.config import default_dict
 
 # argument -> sizes and budgets, smallest and largest of ladder.py; rates as quoted at the base width
 CORNERS = {
-    "": (("50K", "380K"), ("600K tokens", "2.4M tokens"), (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2)),
+    "": (("50K", "600K"), ("600K tokens", "2.4M tokens"), (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2)),
     "quick": (("13K", "28K"), ("50K tokens", "100K tokens"), (4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2)),
 }
 
@@ -39,6 +39,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.batch = "768 tokens"
     config.evals = 1
     config.data.val_windows = 256
+    if not arg:
+        config.model.head_size = 16
     config.lock()
     return config
 
