@@ -2,7 +2,7 @@
 
     python benchmarks/faults.py
 
-Takes about five minutes on two cores.  A fault that loses work ends it with the test's failure, and nothing is written.
+Takes some minutes on two cores.  A fault that loses work ends it with the test's failure, and nothing is written.
 """
 
 import json
