@@ -14,7 +14,7 @@ from scaling import processes, runs
 from scaling.config import ConfigError
 
 RUN = {
-    "budget": "150 steps", "model.width": 32, "model.heads": 4, "model.kv_heads": 4, "machine.data": 2, "machine.fsdp": 2,
+    "budget": "100 steps", "model.width": 32, "model.heads": 4, "model.kv_heads": 4, "machine.data": 2, "machine.fsdp": 2,
 }  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def test_two_processes_give_the_same_as_one(trainer, together, tmp_path):
     # fails when a process trains or validates on another's rows, counts them twice, or both write the run's files
     finish(trainer, start(trainer, tmp_path / "one", 1), 0)
     one, two = (runs.Member(d).metrics() for d in (tmp_path / "one", together))
-    assert len(one) == len(two) > 150
+    assert len(one) == len(two) > 100
     for a, b in zip(one, two, strict=True):
         assert [a.get(k) for k in ("kind", "step", "lr", "ids_hash")] == [b.get(k) for k in ("kind", "step", "lr", "ids_hash")]
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-6), a["step"]
@@ -76,12 +76,12 @@ def test_stopped_by_one_killed_in_one_and_resumed_is_undisturbed_to_the_bit(trai
         wait_for(lambda: len(list(runs.read_jsonl(run_dir / runs.METRICS))) >= there + n, f"{n} rows more")
 
     pair = start(trainer, run_dir, 2)
-    rows_more(20)
+    rows_more(12)
     pair[1].send_signal(signal.SIGTERM)
     printed = finish(trainer, pair, runs.PREEMPTED, runs.PREEMPTED)
     assert all("run the same command to go on" in text for text in printed)
     pair = start(trainer, run_dir, 2)
-    rows_more(20)
+    rows_more(12)
     pair[1].kill()
     finish(trainer, pair, 1, -signal.SIGKILL)
     finish(trainer, start(trainer, run_dir, 2), 0, 0)
