@@ -479,7 +479,7 @@ def files(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 CASES: dict[str, Callable[[Lab], str]] = {
-    "`kill -9` at 20 random moments (worker, launcher, both; start, compilation, steps, checkpoint, closing)": killed_at_random,
+    "`kill -9` at 20 random moments (worker, launcher, both), from the start to the closing": killed_at_random,
     "`kill -9` of the launcher, its state.json lost too": killed_launcher,
     "SIGTERM to the launcher, then `cancel`": asked_to_stop,
     "a second launcher on the same sweep": second_launcher,
