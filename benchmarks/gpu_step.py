@@ -205,44 +205,12 @@ def gemm(shape: Shape, seconds: float) -> dict[str, Any]:
 def torch_gpt(shape: Shape, seconds: float, eager: bool) -> dict[str, Any]:
     """A GPT of the same shape in PyTorch: scaled_dot_product_attention, autocast, fused AdamW, torch.compile."""
     import torch
-    from torch import nn
-    from torch.nn import functional as F
+    import torch_gpt as peer
 
-    D, H = shape.width, shape.heads
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_float32_matmul_precision("high")
-
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norms = nn.ModuleList([nn.LayerNorm(D), nn.LayerNorm(D)])
-            self.qkv, self.out = nn.Linear(D, 3 * D), nn.Linear(D, D)
-            self.up, self.down = nn.Linear(D, 4 * D), nn.Linear(4 * D, D)
-
-        def forward(self, x: Any) -> Any:
-            B, T, _ = x.shape
-            q, k, v = (y.view(B, T, H, D // H).transpose(1, 2) for y in self.qkv(self.norms[0](x)).split(D, dim=2))
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = x + self.out(y.transpose(1, 2).reshape(B, T, D))
-            return x + self.down(F.gelu(self.up(self.norms[1](x)), approximate="tanh"))
-
-    class Gpt(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embedding, self.positions = nn.Embedding(shape.vocab, D), nn.Embedding(shape.context, D)
-            self.blocks = nn.Sequential(*(Block() for _ in range(shape.depth)))
-            self.norm = nn.LayerNorm(D)
-            for p in self.parameters():
-                if p.ndim > 1:
-                    nn.init.normal_(p, std=0.02)
-
-        def forward(self, tokens: Any) -> Any:
-            x = self.embedding(tokens[:, :-1]) + self.positions(torch.arange(shape.context, device=tokens.device))
-            logits = F.linear(self.norm(self.blocks(x)), self.embedding.weight)
-            return F.cross_entropy(logits.reshape(-1, shape.vocab), tokens[:, 1:].reshape(-1))
-
     torch.manual_seed(0)
-    gpt = Gpt().to(device)
+    gpt = peer.Gpt(width=shape.width, depth=shape.depth, heads=shape.heads, context=shape.context, vocab=shape.vocab).to(device)
     model = gpt if eager else torch.compile(gpt)
     optimizer = torch.optim.AdamW(gpt.parameters(), lr=3e-4, betas=(0.9, 0.98), weight_decay=0.1, fused=device == "cuda")
     batch = torch.tensor(shape.windows(), dtype=torch.long, device=device)
@@ -251,7 +219,7 @@ def torch_gpt(shape: Shape, seconds: float, eager: bool) -> dict[str, Any]:
         with torch.autocast(device, dtype=torch.bfloat16):
             loss = model(batch)
         loss.backward()
-        nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return loss.detach()
