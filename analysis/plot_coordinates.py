@@ -152,8 +152,8 @@ def caption(content: Mapping[str, Any]) -> str:
         f"rate {content['lr']:.2g} at width {content['base_width']}, with zero queries and head; "
         + ("one seed. " if seeds == 1 else f"geometric mean of {seeds} seeds. ")
         + f"Grey bands and dotted lines: the limit, {content['limit']:g} (scores {content['scores_limit']:g}). Solid lines: "
-        "first layer, dashed: second. Right: parameterizations, then mistakes made on purpose (red: caught), then what "
-        f"this check cannot see, over widths {widths[0]} to {widths[-1]}."
+        "first layer, dashed: second. Right: parameterizations, then mistakes made on purpose (red: caught), then muP at "
+        f"a large epsilon and mistakes that only unit tests see, over widths {widths[0]} to {widths[-1]}."
     )
     return textwrap.fill(text, 190)
 

@@ -261,7 +261,7 @@ MUON_MISTAKES = (
     Variant("Muon lr as Adam's, over m", lambda c: Factors(lr=_hidden(c, -0.5)), optimizer="muon"),
     Variant("Muon lr not divided", lambda c: Factors(lr=_hidden(c, 0.5)), optimizer="muon"),
 )
-# The check cannot see these; unit tests must.
+# The first is right; the check cannot see that the others are wrong, unit tests must.
 INVISIBLE = (
     Variant("eps 1e-4, all over m", lambda c: Factors(eps=_every(1e4)), passes=True),
     Variant("eps 1e-8, not over m", lambda c: Factors(eps=_every(_m(c))), passes=True),
@@ -357,7 +357,7 @@ GROUPS = {
 TITLES = {
     "width": "Parameterizations over widths {}:",
     "mistakes": "Mistakes made on purpose:",
-    "invisible": "What this check cannot see, so that unit tests must:",
+    "invisible": "muP at a large epsilon, and three mistakes that only unit tests can see:",
     "depth": "The final residual over depths {} at width 64:",
 }
 

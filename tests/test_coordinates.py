@@ -142,7 +142,7 @@ TRAIN = jax.jit(coordinates.train, static_argnums=(0, 5, 6))
 
 def trained(variant) -> np.ndarray:
     """The losses of ten steps from random queries and a random head."""
-    c = dataclasses.replace(coordinates.width_config(256), zero_init_head=False, zero_init_q=False)
+    c = dataclasses.replace(coordinates.width_config(128), zero_init_head=False, zero_init_q=False)
     params, factors = coordinates.start(c, variant, seed=0)
     return np.asarray(TRAIN(c, params, factors, 2.0**-7, coordinates.page(), "adamw", 10)[1])
 
