@@ -17,7 +17,9 @@ from jax import Array, lax
 
 from scaling import gpu, model
 
-QUERIES = 64  # of a block; causal blocks skip the keys after them
+# Queries go in blocks, each with the keys up to its last one: n blocks skip (1 - 1/n) / 2 of the scores.  Each block is compiled
+# apart, so there are few of them.
+LEAST_QUERIES, MOST_BLOCKS = 64, 4
 
 
 def linear(x: Array, w: Array, *, contract: int = 1, out_dtype: Any = None) -> Array:
@@ -52,7 +54,7 @@ _product.defvjp(_product_forward, _product_backward)
 def attention(
     q_BTHK: Array, k_BSGK: Array, v_BSGK: Array, *, scale: float, causal: bool, allowed_BTS: Array | None = None
 ) -> Array:
-    """As ``model.attention``; masks other than the causal one and long contexts take the plain form."""
+    """As ``model.attention``; masks other than the causal one take the plain form."""
     T, S = q_BTHK.shape[1], k_BSGK.shape[1]
     if not causal or T != S or allowed_BTS is not None:
         return model.attention(q_BTHK, k_BSGK, v_BSGK, scale=scale, causal=causal, allowed_BTS=allowed_BTS)
@@ -68,7 +70,8 @@ def _dot(x: Array, y: Array, x_axis: int, y_axis: int) -> Array:
 
 
 def _blocks(T: int) -> list[tuple[int, int]]:
-    n = max(1, T // QUERIES)
+    """First and last (exclusive) query of each block."""
+    n = min(max(1, T // LEAST_QUERIES), MOST_BLOCKS)
     ends = [T * (i + 1) // n for i in range(n)]
     return list(zip([0, *ends[:-1]], ends, strict=True))
 
