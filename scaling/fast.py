@@ -17,8 +17,8 @@ from jax import Array, lax
 
 from scaling import gpu, model
 
-# Queries go in blocks, each with the keys up to its last one: n blocks skip (1 - 1/n) / 2 of the scores.  Each block is compiled
-# apart, so there are few of them.
+# Queries go in blocks, each with the keys up to its last one: n blocks skip (1 - 1/n) / 2 of the scores.  Each block is
+# compiled apart, so there are few of them.
 LEAST_QUERIES, MOST_BLOCKS = 64, 4
 
 
