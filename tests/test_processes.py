@@ -13,8 +13,9 @@ from training import Trainer, results, wait_for
 from scaling import processes, runs
 from scaling.config import ConfigError
 
+# Long enough that a busy machine, where this process may be kept waiting for seconds, still signals a run in its middle.
 RUN = {
-    "budget": "100 steps", "model.width": 32, "model.heads": 4, "model.kv_heads": 4, "machine.data": 2, "machine.fsdp": 2,
+    "budget": "300 steps", "model.width": 32, "model.heads": 4, "model.kv_heads": 4, "machine.data": 2, "machine.fsdp": 2,
 }  # fmt: skip
 
 
@@ -57,10 +58,11 @@ def test_two_processes_give_the_same_as_one(trainer, together, tmp_path):
     # fails when a process trains or validates on another's rows, counts them twice, or both write the run's files
     finish(trainer, start(trainer, tmp_path / "one", 1), 0)
     one, two = (runs.Member(d).metrics() for d in (tmp_path / "one", together))
-    assert len(one) == len(two) > 100
+    assert len(one) == len(two) > 300
     for a, b in zip(one, two, strict=True):
         assert [a.get(k) for k in ("kind", "step", "lr", "ids_hash")] == [b.get(k) for k in ("kind", "step", "lr", "ids_hash")]
-        assert a["loss"] == pytest.approx(b["loss"], abs=1e-6), a["step"]
+        # Sums in another order differ in the last bits, and training amplifies that: 2e-6 after 140 steps was seen.
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-6 if a["step"] <= 100 else 1e-4), a["step"]
     assert len(runs.Member(together).attempts()) == 1
     assert runs.read_json(together / runs.ENV)["processes"] == 2
 
