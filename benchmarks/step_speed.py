@@ -48,6 +48,24 @@ PEERS = ("nanoGPT", "HF GPT-2")
 ROOFLINES = ("matmul XLA", "matmul torch")
 
 
+def settings(size: str, model: dict[str, Any], micro_batches: int = 1) -> Any:
+    """The training config of one size with the fields in ``model``."""
+    from scaling import config
+
+    width, depth, heads = SIZES[size]
+    tree = config.default_dict()
+    tree["model"] |= {"width": width, "depth": depth, "heads": heads, "context": CONTEXT} | model
+    tree["machine"] |= {"micro_batches": micro_batches}
+    return config.resolve(tree | {"batch": f"{ROWS * CONTEXT} tokens"})
+
+
+def cost_of(size: str, model: dict[str, Any]) -> float:
+    """FLOPs per token of matrix products, with attention over all keys."""
+    from scaling import flops
+
+    return flops.flops_per_token(settings(size, model).model)["matmul_full"]
+
+
 def windows() -> np.ndarray:
     """One batch of random bytes (ROWS, CONTEXT + 1); the work does not depend on what they say."""
     return np.random.default_rng(0).integers(4, VOCAB, (ROWS, CONTEXT + 1)).astype(np.int32)
@@ -57,13 +75,9 @@ def ours(contender: str, size: str, seconds: float, micro_batches: int) -> dict[
     """Our step, as scaling.train compiles it."""
     import jax
 
-    from scaling import config, fast, flops, model, partition, plan, step
+    from scaling import fast, flops, model, partition, plan, step
 
-    width, depth, heads = SIZES[size]
-    tree = config.default_dict()
-    tree["model"] |= {"width": width, "depth": depth, "heads": heads, "context": CONTEXT} | MODELS[contender]
-    tree["machine"] |= {"micro_batches": micro_batches}
-    resolved = config.resolve(tree | {"batch": f"{ROWS * CONTEXT} tokens"})
+    resolved = settings(size, MODELS[contender], micro_batches)
     if contender == "plain":
         fast.CPU = model.PLAIN
     programs = step.make_programs(resolved, partition.make_mesh(resolved.machine))
@@ -75,8 +89,8 @@ def ours(contender: str, size: str, seconds: float, micro_batches: int) -> dict[
         state, metrics = compiled(state, batch, lr)
         metrics.loss.block_until_ready()
 
-    counts, cost = flops.n_params(resolved.model), flops.flops_per_token(resolved.model)
-    return {"rate": rate(run, seconds), "n_params": counts["non_embedding"], "flops_per_token": cost["matmul_full"]}
+    n_params = flops.n_params(resolved.model)["non_embedding"]
+    return {"rate": rate(run, seconds), "n_params": n_params, "flops_per_token": cost_of(size, MODELS[contender])}
 
 
 def peer(contender: str, size: str, seconds: float) -> dict[str, float]:
@@ -113,7 +127,8 @@ def peer(contender: str, size: str, seconds: float) -> dict[str, float]:
         optimizer.step()
         loss.item()
 
-    return {"rate": rate(run, seconds), "n_params": sum(p.numel() for p in blocks.parameters())}
+    n_params = sum(p.numel() for p in blocks.parameters())
+    return {"rate": rate(run, seconds), "n_params": n_params, "flops_per_token": cost_of(size, GPT2)}
 
 
 def matmul(contender: str, seconds: float) -> dict[str, float]:
@@ -173,20 +188,21 @@ def measure(contender: str, size: str, args: argparse.Namespace) -> dict[str, fl
 
 
 def report(size: str, args: argparse.Namespace) -> None:
-    """Measures all contenders at one size and prints their rows."""
-    contenders = [c for c in MODELS if c != "ours-bf16" or has_bfloat16()] + [*PEERS, *ROOFLINES]
-    rounds = [{name: measure(name, size, args) for name in contenders} for _ in range(args.rounds)]
-    speed = {name: statistics.median(r[name]["rate"] for r in rounds) for name in contenders}
+    """Measures the contenders at one size and prints their rows."""
+    rounds = [{name: measure(name, size, args) for name in (*args.contenders, *ROOFLINES)} for _ in range(args.rounds)]
+    speed = {name: statistics.median(r[name]["rate"] for r in rounds) for name in rounds[0]}
     roofline = max(speed[name] for name in ROOFLINES)
+    peers = [p for p in PEERS if p in args.contenders]
     print(
         f"\n{size}: D, depth, heads = {SIZES[size]}; roofline {roofline / 1e9:.0f} GFLOP/s by {max(ROOFLINES, key=speed.get)}"
     )
-    print(f"{'':>10} {'N':>10} {'tokens/CPU-s':>13} {'/ nanoGPT':>10} {'/ HF GPT-2':>10} {'of roofline':>12}")
-    for name in contenders[: -len(ROOFLINES)]:
-        cost = rounds[0]["ours" if name == "plain" else name].get("flops_per_token", rounds[0]["ours-gpt2"]["flops_per_token"])
-        ratios = " ".join(f"{speed[name] / speed[p]:>10.2f}" for p in PEERS)
-        share = speed[name] * cost / roofline
-        print(f"{name:>10} {rounds[0][name]['n_params']:>10,} {speed[name]:>13,.0f} {ratios} {share:>12.0%}", flush=True)
+    heads = "".join(f"{'/ ' + p:>11}" for p in peers)
+    print(f"{'':>10} {'N':>10} {'tokens/CPU-s':>13} {heads} {'of roofline':>12}")
+    for name in args.contenders:
+        first = rounds[0][name]
+        ratios = "".join(f"{speed[name] / speed[p]:>11.2f}" for p in peers)
+        share = speed[name] * first["flops_per_token"] / roofline
+        print(f"{name:>10} {first['n_params']:>10,} {speed[name]:>13,.0f} {ratios} {share:>12.0%}", flush=True)
 
 
 def main() -> None:
@@ -195,6 +211,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of steps for each contender and round")
     parser.add_argument("--micro-batches", type=int, default=4, help="of our step; those of the peers are slower")
+    able = [c for c in (*MODELS, *PEERS) if c != "ours-bf16" or has_bfloat16()]
+    parser.add_argument("--contenders", nargs="+", choices=able, default=able, metavar="NAME", help=f"of {', '.join(able)}")
     parser.add_argument("--child", choices=[*MODELS, *PEERS, *ROOFLINES], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:

@@ -22,10 +22,17 @@ def run(script: str, *arguments: str) -> str:
 def test_step_speed_prints_a_ratio():
     # fails when a benchmark rots: an import, a signature or a field that it uses has changed
     require("torch")
-    require("transformers")
-    said = run("step_speed.py", "--sizes", "100K", "--rounds", "1", "--seconds", "0.1")
-    row = said.splitlines()[-1].split()
-    assert row[0] == "100K" and all(re.fullmatch(r"[\d,.]+%?", cell) for cell in row[1:])
+    said = run("step_speed.py", "--sizes", "100K", "--rounds", "1", "--seconds", "0.1", "--contenders", "ours-gpt2", "nanoGPT")
+    ours, peer = (line.split() for line in said.splitlines()[-2:])
+    assert ours[0] == "ours-gpt2" and peer[0] == "nanoGPT" and peer[3] == "1.00"
+    assert all(re.fullmatch(r"[\d,.]+%?", cell) for cell in ours[1:])
+
+
+@pytest.mark.slow
+def test_layout_prints_both_layouts():
+    # fails when a benchmark rots
+    said = run("layout.py", "--sizes", "13K", "--rounds", "1", "--seconds", "0.1")
+    assert re.fullmatch(r" +13K( +[\d,]+ \([\d,]+-[\d,]+\)){2} +[\d.]+", said.splitlines()[-1])
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from scaling.units import format_seconds
 
 TICK_SECONDS = 0.5
 REPLAN_SECONDS = 10.0
+SAY_AFTER_REFUSALS = 3  # a worker that has just ended keeps its core for some tenths of a second
 
 
 class Stop:
@@ -106,7 +107,7 @@ class Runner:
         self._planned = -REPLAN_SECONDS
         self._left = 0.0
         self._watchdog = Watchdog(60 * prepared.request.hang_minutes)
-        self._waits_for_others = False
+        self._refusals = 0  # in a row, while no member of ours trains: other sweeps hold what there is
 
     def run(self) -> dict[str, Phase]:
         """Until all is over, or until the members have saved after a signal, or at once after a second one."""
@@ -250,11 +251,11 @@ class Runner:
             t = self._by_id[task.id]
             handle = self._backend.submit(t.item.job)
             if handle is None:
-                if Phase.RUNNING not in now.values() and not self._waits_for_others:
-                    self._waits_for_others = True
+                self._refusals += Phase.RUNNING not in now.values()
+                if self._refusals == SAY_AFTER_REFUSALS:
                     self._board.say("other sweeps use what members would train on here; waiting for them")
                 return
-            self._waits_for_others = False
+            self._refusals = 0
             self._keep(t, handle)
             t.note = self._backend.where(handle)
 

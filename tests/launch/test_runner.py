@@ -267,7 +267,7 @@ def test_two_sweeps_share_no_core(tmp_path, store) -> None:
 def test_a_sweep_waits_for_the_cores_of_another(tmp_path, store) -> None:
     """Fails when a sweep trains on cores that another one uses, gives up, or does not say what it waits for."""
     files = [claims.take("cpu", slot.id) for slot in devices.cores().slots]
-    other = subprocess.Popen(["sleep", "1.5"], pass_fds=[f for f in files if f is not None])
+    other = subprocess.Popen(["sleep", "3"], pass_fds=[f for f in files if f is not None])
     for file in files:
         os.close(file)
     ran = launch(tmp_path, store, ("13K",))
