@@ -63,6 +63,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         config.data.update(vocab="1024", store="tokens/apidocs-1024")
     if arg == "tpu":
         config.model.update(context=2048, dtype="bfloat16", layers="scan", remat="dots", base_width=384, base_head_size=64)
+        config.model.update(depth_rule=True, base_depth=6)  # from 10M on depth grows as well
         config.data.update(vocab="32768", store="tokens/web-32k", val_windows=512, epochs=4.0)
         config.optim.update(lr=4e-3, beta2=0.95)
         config.update(batch="porian", evals=10)
