@@ -78,7 +78,7 @@ def pipeline_and_checkpoints(size: str, store_path: str, folder: pathlib.Path) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=["50K", "380K"], help="of the dial (default: the ladder's ends)")
+    parser.add_argument("--sizes", nargs="+", default=["50K", "600K"], help="of the dial (default: the ladder's ends)")
     parser.add_argument("--store", default="tokens/apidocs")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
