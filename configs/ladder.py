@@ -36,9 +36,9 @@ from scaling.config import default_dict
 
 # argument -> sizes and budgets
 GRIDS = {
-    "": (("50K", "110K", "195K", "310K", "440K", "600K"), ("600K tokens", "1.2M tokens", "2.4M tokens")),
+    "": (("50K", "110K", "195K", "310K", "600K"), ("600K tokens", "1.2M tokens", "2.4M tokens")),
     "quick": (("13K", "28K", "50K", "75K"), ("100K tokens", "200K tokens", "400K tokens")),
-    "bpe": (("50K", "110K", "195K", "310K", "440K", "600K"), ("600K tokens", "1.2M tokens", "2.4M tokens")),
+    "bpe": (("50K", "110K", "195K", "310K", "600K"), ("600K tokens", "1.2M tokens", "2.4M tokens")),
     "tpu": (
         ("10M", "25M", "85M", "200M", "680M", "1.6B", "3B"),
         ("10 tokens/param", "20 tokens/param", "40 tokens/param"),
