@@ -38,7 +38,8 @@ def test_all_problems_are_told_at_once():
     text = "\n".join(problems)
     for expected in (
         'model.widht=3: no such field. Did you mean "model.width"?', "optim.lr=-1.0: must be positive",
-        'Did you mean "cosine"?', "budget='20': must be a number and one of the units", "evals=0", "machine.fsdp='two': must be a whole number",
+        'Did you mean "cosine"?', "budget='20': must be a number and one of the units", "evals=0",
+        "machine.fsdp='two': must be a whole number",
         "seed=1.5: must be a whole number", "data.epochs=0.0: must be positive", "batch='130 tokens'", "optim.warmup='soon'",
         "optim.beta2=1.0", "marks[1]='never'",
     ):  # fmt: skip
