@@ -11,8 +11,8 @@ Why this grid.  Every size sees the same three budgets, a factor of 2 apart, so 
 proportion to N, L(N, D) could not be identified).  Depth is 4 and head size 16 on every rung: width alone grows, so width-muP
 needs no depth rule.  The largest size is predicted from the others before it starts.
 
-What was tried, in held-out nats per byte, with heads of 8 where not said.  Small models sit on the bigram plateau for some hundred steps, so the batch is
-small (4 windows of 192 bytes) and the rate high.  At 50K parameters, after 0.5M and 1M bytes:
+What was tried, in held-out nats per byte, with heads of 8 where not said.  Small models sit on the bigram plateau for some
+hundred steps, so the batch is small (4 windows of 192 bytes) and the rate high.  At 50K parameters, after 0.5M and 1M bytes:
 
     batch 1536, lr 8e-3                 1.823  1.521
     batch  768, lr 8e-3                 1.677  1.477
@@ -21,13 +21,13 @@ small (4 windows of 192 bytes) and the rate high.  At 50K parameters, after 0.5M
     batch  768, lr 8e-3, random q       1.736  1.505
 
 At 110K after 0.6M and 1.2M bytes: lr 5e-3 1.580 1.378, lr 8e-3 1.541 1.363, lr 1.2e-2 1.534 1.361, head size 16 1.527 1.368:
-the same rate serves both widths, and 600K as well (configs/lr_transfer.py; docs/parameterization.md).  Heads of 16 have half the
-scores to compute, at equal loss.
+the same rate serves both widths, and 600K as well (configs/lr_transfer.py; docs/parameterization.md).  Heads of 16 have half
+the scores to compute, at equal loss.
 
-Seeds (initialisation and data order) 0, 1, 2 with heads of 8 after 1.2M bytes: 75K 1.369 1.367 1.365, 110K 1.363 1.340 1.332, 150K 1.307 1.312
-1.330, 250K 1.268 1.303: pooled standard deviation 0.014, against 0.03 to 0.08 between neighbouring sizes on average.  A single
-pair of neighbours can lie within the noise (443K and 600K do after 2.4M bytes: 1.158 and 1.160): `sweep.seeds` averages it out,
-at the price of as many ladders.
+Seeds (initialisation and data order) 0, 1, 2 with heads of 8 after 1.2M bytes: 75K 1.369 1.367 1.365, 110K 1.363 1.340 1.332,
+150K 1.307 1.312 1.330, 250K 1.268 1.303: pooled standard deviation 0.014, against 0.03 to 0.08 between neighbouring sizes on
+average.  A single pair of neighbours can lie within the noise (443K and 600K do after 2.4M bytes: 1.158 and 1.160):
+`sweep.seeds` averages it out, at the price of as many ladders.
 """
 
 import ml_collections
