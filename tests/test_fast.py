@@ -32,6 +32,11 @@ def test_linear(contract):
     assert_same(functools.partial(fast.linear, contract=contract), functools.partial(model.linear, contract=contract), x, w)
 
 
+def test_linear_with_many_columns():
+    x, w = draw(0, 3, 5, 4), draw(1, 4, fast.WIDE)
+    assert_same(fast.linear, model.linear, x, w)
+
+
 def test_linear_in_bfloat16_accumulates_in_float32():
     """4096 terms of bfloat16: sums kept in bfloat16 would be off by several per cent."""
     x, w = (draw(i, *shape).astype(jnp.bfloat16) for i, shape in enumerate([(64, 4096), (4096, 8)]))

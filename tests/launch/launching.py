@@ -21,7 +21,7 @@ SWEEP = "tests/launch/seconds.py"
 TRUNK = "causal-trunk"
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 120.0) -> None:
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 400.0) -> None:
     """Until ``condition`` holds; fails in words when it never does."""
     end = time.monotonic() + seconds
     while not condition():
