@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import rich.console
@@ -262,12 +263,17 @@ def test_two_sweeps_share_no_core(tmp_path, store) -> None:
     again = LocalBackend.submit(second, dataclasses.replace(sleep, name="b", log=tmp_path / "b" / "log"))
     assert again is not None and again["slots"] == handle["slots"]
     os.kill(again["pid"], signal.SIGKILL)
+    second._children[again["pid"]].wait()
 
 
 def test_a_sweep_waits_for_the_cores_of_another(tmp_path, store) -> None:
     """Fails when a sweep trains on cores that another one uses, gives up, or does not say what it waits for."""
-    files = [claims.take("cpu", slot.id) for slot in devices.cores().slots]
-    other = subprocess.Popen(["sleep", "3"], pass_fds=[f for f in files if f is not None])
+    files: list[int] = []
+    for slot in devices.cores().slots:  # of a worker of the test before this one, which may still be ending
+        while (file := claims.take("cpu", slot.id)) is None:
+            time.sleep(0.05)
+        files.append(file)
+    other = subprocess.Popen(["sleep", "3"], pass_fds=files)
     for file in files:
         os.close(file)
     ran = launch(tmp_path, store, ("13K",))
