@@ -81,7 +81,7 @@ def cut_off(launches: Launches) -> pathlib.Path:
 SEED = 20
 PHASES = ("start", "compile", "steps", "checkpoint", "closing")
 # A kill per word: the trunk trains longest, so most fall on it.
-KILLS = {TRUNK: (*PHASES, "steps", "checkpoint", "steps"), EARLY: (*PHASES, "closing"), LATE: (*PHASES, "checkpoint")}
+KILLS = {TRUNK: (*PHASES, "steps", "checkpoint", "steps", "steps", "steps"), EARLY: (*PHASES, "closing"), LATE: (*PHASES, "checkpoint")}
 SPREAD = {
     "start": 1.5,
     "compile": 0.4,
@@ -102,9 +102,10 @@ class Kill:
 
 
 def random_kills(seed: int) -> dict[str, list[Kill]]:
-    """20 kills, repeatable from the seed: of the worker, of the launcher, and of both."""
+    """22 kills, repeatable from the seed: of the worker, of the launcher, and of both.  At least 20 must happen: the last worker
+    of a branch may end before its kill."""
     draw = random.Random(seed)
-    who = [("worker",), ("launcher",), ("launcher", "worker")] * 7
+    who = [("worker",), ("launcher",), ("launcher", "worker")] * 8
     draw.shuffle(who)
     return {m: [Kill(p, who.pop(), draw.uniform(0, SPREAD[p])) for p in phases] for m, phases in KILLS.items()}
 
@@ -137,7 +138,6 @@ def _last_step(metrics: pathlib.Path) -> int:
 
 def killed_at_random(lab: Lab) -> str:
     launches, todo = lab.launches, random_kills(SEED)
-    total = sum(map(len, todo.values()))
     launcher, starts, killed = launches.start(), dict.fromkeys(todo, 0), []
     end = time.monotonic() + 400
     while any(todo.values()) and launcher.poll() is None:
@@ -163,7 +163,7 @@ def killed_at_random(lab: Lab) -> str:
             if "launcher" in kill.who:
                 launcher = launches.start()
     printed = launches.finish(launcher)
-    assert len(killed) == total == 20, f"{killed}, then {todo}: {printed}"
+    assert len(killed) >= 20, f"{killed}, then {todo}: {printed}"
     tallies = [launches.state(member)["tally"] for member in todo]
     assert all(t["failures"] == 0 and not t["failed"] for t in tallies), tallies
     return f"members go on from their newest checkpoints, and no kill counts as a failure; {lab.same()}"
