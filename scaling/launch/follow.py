@@ -4,35 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
 from typing import Any
 
 
 class Tail:
-    """New rows of a JSONL file that is appended to, or replaced by a shorter one when a trainer resumes."""
+    """New rows of a JSONL file that is appended to, or replaced when a trainer resumes.
+
+    Another file is known by another line before the place where the last look ended: a name, a size and even an inode number may
+    be those of the file before.
+    """
 
     def __init__(self, path: pathlib.Path):
         self._path = path
-        self._file = (0, 0)  # device and inode
         self._offset = 0
+        self._last = b""  # the whole line that ends at the offset
 
     def rows(self) -> list[dict[str, Any]]:
         """Whole lines since the last look."""
         try:
-            stat = os.stat(self._path)
+            with open(self._path, "rb") as f:
+                f.seek(self._offset - len(self._last))
+                text = f.read()
+                if not text.startswith(self._last):
+                    self._offset, self._last = 0, b""
+                    f.seek(0)
+                    text = f.read()
         except FileNotFoundError:
             return []
-        if (stat.st_dev, stat.st_ino) != self._file or stat.st_size < self._offset:
-            self._file, self._offset = (stat.st_dev, stat.st_ino), 0
-        if stat.st_size == self._offset:
+        whole = text[len(self._last) : text.rfind(b"\n") + 1]
+        if not whole:
             return []
-        with open(self._path, "rb") as f:
-            f.seek(self._offset)
-            text = f.read()
-        whole = text[: text.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return [json.loads(line) for line in whole.splitlines() if line]
+        lines = whole.splitlines(keepends=True)
+        self._last = lines[-1]
+        return [json.loads(line) for line in lines if line.strip()]
 
 
 @dataclasses.dataclass(frozen=True)

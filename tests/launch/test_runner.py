@@ -15,7 +15,7 @@ import rich.console
 from launching import REPO
 
 from scaling import locks, runs
-from scaling.launch import claims, closing, devices, outcome, prepare, status
+from scaling.launch import claims, closing, devices, follow, outcome, prepare, status
 from scaling.launch import folder as folders
 from scaling.launch.analyses import Analyses
 from scaling.launch.backend import Handle, Job
@@ -279,3 +279,20 @@ def test_a_sweep_waits_for_the_cores_of_another(tmp_path, store) -> None:
     ran = launch(tmp_path, store, ("13K",))
     assert other.poll() == 0 and "other sweeps use what members would train on here; waiting for them" in ran.printed
     assert set(ran.now.values()) == {Phase.FINISHED}
+
+
+def test_rows_are_followed_through_a_replacement_that_looks_the_same(tmp_path) -> None:
+    """Fails when a file that a resumed trainer replaced twice between two looks, by now longer and under the inode number of
+    the first, is read on from the middle of a line."""
+    path = tmp_path / "metrics.jsonl"
+    tail = follow.Tail(path)
+    assert tail.rows() == []
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert tail.rows() == [{"step": 1}, {"step": 2}] and tail.rows() == []
+    with open(path, "r+") as file:  # in place: name and inode number stay
+        file.truncate()
+        file.write('{"step": 1, "loss": 1.5}\n{"step": 2, "loss": 1.25}\n')
+    assert [row["loss"] for row in tail.rows()] == [1.5, 1.25]
+    with open(path, "a") as file:
+        file.write('{"step": 3}\n')
+    assert tail.rows() == [{"step": 3}]
