@@ -11,8 +11,8 @@ from typing import Any
 class Tail:
     """New rows of a JSONL file that is appended to, or replaced when a trainer resumes.
 
-    Another file is known by another line before the place where the last look ended: a name, a size and even an inode number may
-    be those of the file before.
+    Another file is known by another line before the place where the last look ended: a name, a size and even an inode number
+    may be those of the file before.
     """
 
     def __init__(self, path: pathlib.Path):
