@@ -82,16 +82,16 @@ SEED = 20
 PHASES = ("start", "compile", "steps", "checkpoint", "closing")
 # A kill per word: the trunk trains longest, so most fall on it.
 KILLS = {
-    TRUNK: (*PHASES, "steps", "checkpoint", "steps", "steps", "steps"),
-    EARLY: (*PHASES, "closing"),
-    LATE: (*PHASES, "checkpoint"),
+    TRUNK: (*PHASES, "steps", "steps", "checkpoint", "steps", "steps", "steps", "steps", "steps"),
+    EARLY: PHASES,
+    LATE: PHASES,
 }
 SPREAD = {
     "start": 1.5,
     "compile": 0.4,
     "steps": 0.25,
     "checkpoint": 0.02,
-    "closing": 0.3,
+    "closing": 0.1,
 }  # seconds, about as long as each takes
 
 
@@ -106,8 +106,8 @@ class Kill:
 
 
 def random_kills(seed: int) -> dict[str, list[Kill]]:
-    """22 kills, repeatable from the seed: of the worker, of the launcher, and of both.  At least 20 must happen: the last
-    worker of a branch may end before its kill."""
+    """23 kills, repeatable from the seed: of the worker, of the launcher, and of both.  At least 20 must happen: a worker that
+    is closing may end before its kill."""
     draw = random.Random(seed)
     who = [("worker",), ("launcher",), ("launcher", "worker")] * 8
     draw.shuffle(who)
