@@ -67,13 +67,25 @@ def cut_off(launches: Launches) -> pathlib.Path:
     from there is done."""
     launcher = launches.start()
     wait_for(lambda: len([c for c in launches.checkpoints() if c > MARK]) >= 2, "two checkpoints after the mark")
-    trunk = launches.pid()
-    os.kill(trunk, signal.SIGSTOP)
+    trunk = held(launches)
     wait_for(lambda: launches.done(EARLY), "the first branch")
     launches.kill(launcher.pid, trunk)
     wait_for(lambda: not is_worker(trunk, launches.out), "the trunk's end")
     assert not launches.done(TRUNK), "the trunk was too quick for this test"
     return launches.folder
+
+
+def held(launches: Launches) -> int:
+    """The trunk's worker, stopped between two steps: not in a checkpoint, which may take any time."""
+    for _ in range(100):
+        worker = launches.wait_for_steps()
+        os.kill(worker, signal.SIGSTOP)
+        time.sleep(0.05)
+        if launches.attempt().get("doing") == "train":
+            return worker
+        os.kill(worker, signal.SIGCONT)
+        time.sleep(0.01)
+    raise AssertionError("the trunk was in a checkpoint a hundred times")
 
 
 # ------------------------------------------------------------------------------------------------------------- killed
@@ -177,8 +189,7 @@ def killed_launcher(lab: Lab) -> str:
     launches = lab.launches
     lab.paused()
     launcher = launches.start()
-    worker = launches.wait_for_steps()
-    os.kill(worker, signal.SIGSTOP)  # else it may end before the next launcher looks
+    worker = held(launches)  # else it may end before the next launcher looks
     launches.kill(launcher.pid)
     (lab.folder / TRUNK / runs.STATE).unlink()
     again = launches.start()
@@ -325,8 +336,7 @@ def damaged_checkpoints(lab: Lab) -> str:
     lab.go_on()
     warned = re.findall(r"warning: \S+/(\d+) cannot be read \(", lab.log())
     assert warned == [str(newest), str(before)] and launches.attempts()[TRUNK][-1]["from_step"] == MARK
-    aside = sorted(p.name for p in (lab.folder / TRUNK / SET_ASIDE).iterdir())
-    assert aside == [f"{before}.0", f"{newest}.0"]
+    assert {p.name for p in (lab.folder / TRUNK / SET_ASIDE).iterdir()} == {f"{before}.0", f"{newest}.0"}
     return f"warned of, set aside, and the one before them goes on; {lab.same()}"
 
 
@@ -379,14 +389,7 @@ def hangs(lab: Lab) -> str:
     launches = lab.launches
     lab.paused()
     launcher = launches.start("--hang-minutes", "0.2")
-    for _ in range(100):
-        worker = launches.wait_for_steps()
-        os.kill(worker, signal.SIGSTOP)
-        time.sleep(0.05)
-        if launches.attempt().get("doing") == "train":  # and not in a checkpoint, which may take any time
-            break
-        os.kill(worker, signal.SIGCONT)
-        time.sleep(0.01)
+    held(launches)
     printed = launches.finish(launcher)
     assert "it hung: no step for 0.2 minutes" in printed
     assert launches.state()["tally"] == launches.state()["tally"] | {"failures": 0, "kills": 1}

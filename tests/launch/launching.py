@@ -69,14 +69,14 @@ class Launches:
         return runs.read_json(self.folder / member / runs.STATE) or {}
 
     def pid(self, member: str = TRUNK) -> int:
-        """Of the member's worker that runs now; 0 when none does."""
+        """Of the member's worker by its state.json; 0 when that has none."""
         handle = self.state(member).get("handle")
         return handle["pid"] if handle else 0
 
     def attempt(self, member: str = TRUNK) -> dict:
-        """The record of the member's running worker, once it has one."""
+        """The record of the member's running worker, once it has one; a killed launcher leaves the handle of a dead one."""
         pid = self.pid(member)
-        last = folders.last_attempt(self.folder / member) if pid else None
+        last = folders.last_attempt(self.folder / member) if is_worker(pid, self.out) else None
         return last if last is not None and last.get("pid") == pid else {}
 
     def wait_for_steps(self, member: str = TRUNK) -> int:
