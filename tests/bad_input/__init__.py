@@ -20,11 +20,13 @@ import shlex
 import subprocess
 import sys
 
-from .cases import CASES, LAUNCH, Case
+from . import files, settings
+from .case import LAUNCH, Case
 from .world import Folder, make_world, signals_kept
 
 __all__ = ["CASES", "REPO", "Answer", "Case", "answer", "make_world", "message", "page"]
 
+CASES = settings.CASES | files.CASES
 REPO = pathlib.Path(__file__).parents[2]
 ENTRY = {LAUNCH: f"{LAUNCH}.__main__"}
 

@@ -9,228 +9,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import json
 import os
 import pathlib
-import random
 import re
 import shlex
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from launching import TRUNK, Launches, differences, is_worker, results, wait_for
+from kills import asked_to_stop, killed_at_random, killed_launcher, second_launcher
+from lab import LATE, MARK, SAME, Lab, files, held
+from launching import TRUNK, differences, is_worker, results, wait_for
 
 from scaling import runs
 from scaling.checkpoint import SET_ASIDE
-
-SAME = "the same, bit for bit"
-EARLY, LATE = "causal-1Ksteps", "causal-2Ksteps"
-MARK = 800
-
-
-@dataclasses.dataclass
-class Lab:
-    """A place for one fault: launches in a folder of its own, the cut-off sweep and the undisturbed one."""
-
-    launches: Launches
-    undisturbed: pathlib.Path
-    cut_off: pathlib.Path
-
-    @property
-    def folder(self) -> pathlib.Path:
-        return self.launches.folder
-
-    def paused(self) -> pathlib.Path:
-        """The cut-off sweep, copied to where this lab's launches look."""
-        shutil.copytree(self.cut_off, self.folder)
-        return self.folder
-
-    def same(self) -> str:
-        """Fails unless the finished sweep is the undisturbed one."""
-        assert differences(self.folder, self.undisturbed) == []
-        return SAME
-
-    def log(self, member: str = TRUNK) -> str:
-        return (self.folder / member / runs.LOG).read_text()
-
-    def go_on(self, *arguments: str) -> str:
-        return self.launches.run(*arguments)
-
-
-def cut_off(launches: Launches) -> pathlib.Path:
-    """Runs a sweep to the middle and kills it: the trunk holds still at its second checkpoint after the mark until the branch
-    from there is done."""
-    launcher = launches.start()
-    wait_for(lambda: len([c for c in launches.checkpoints() if c > MARK]) >= 2, "two checkpoints after the mark")
-    trunk = held(launches)
-    wait_for(lambda: launches.done(EARLY), "the first branch")
-    launches.kill(launcher.pid, trunk)
-    wait_for(lambda: not is_worker(trunk, launches.out), "the trunk's end")
-    assert not launches.done(TRUNK), "the trunk was too quick for this test"
-    return launches.folder
-
-
-def held(launches: Launches) -> int:
-    """The trunk's worker, stopped between two steps: not in a checkpoint, which may take any time."""
-    for _ in range(100):
-        worker = launches.wait_for_steps()
-        os.kill(worker, signal.SIGSTOP)
-        time.sleep(0.05)
-        if launches.attempt().get("doing") == "train":
-            return worker
-        os.kill(worker, signal.SIGCONT)
-        time.sleep(0.01)
-    raise AssertionError("the trunk was in a checkpoint a hundred times")
-
-
-# ------------------------------------------------------------------------------------------------------------- killed
-
-SEED = 20
-PHASES = ("start", "compile", "steps", "checkpoint", "closing")
-# A kill per word: the trunk trains longest, so most fall on it.
-KILLS = {
-    TRUNK: (*PHASES, "steps", "steps", "checkpoint", "steps", "steps", "steps", "steps", "steps"),
-    EARLY: PHASES,
-    LATE: PHASES,
-}
-SPREAD = {
-    "start": 1.5,
-    "compile": 0.4,
-    "steps": 0.25,
-    "checkpoint": 0.02,
-    "closing": 0.1,
-}  # seconds, about as long as each takes
-
-
-@dataclasses.dataclass
-class Kill:
-    """One kill to come: at a random moment after the member's worker has come to ``phase``."""
-
-    phase: str
-    who: tuple[str, ...]
-    after: float
-    seen: tuple[int, float] | None = None  # the worker that came to the phase, and when to kill it
-
-
-def random_kills(seed: int) -> dict[str, list[Kill]]:
-    """23 kills, repeatable from the seed: of the worker, of the launcher, and of both.  At least 20 must happen: a worker that
-    is closing may end before its kill."""
-    draw = random.Random(seed)
-    who = [("worker",), ("launcher",), ("launcher", "worker")] * 8
-    draw.shuffle(who)
-    return {m: [Kill(p, who.pop(), draw.uniform(0, SPREAD[p])) for p in phases] for m, phases in KILLS.items()}
-
-
-def _has_come_to(phase: str, launches: Launches, member: str, starts: int) -> bool:
-    """Whether the member's running worker is in a phase (or beyond it, where that is over in a moment)."""
-    folder = launches.folder / member
-    if phase == "start":
-        return True
-    if phase == "compile":  # the summary is printed just before
-        log = folder / runs.LOG
-        return log.exists() and log.read_text().count("model: depth") > starts
-    if not launches.attempt(member):
-        return False
-    over = _last_step(folder / runs.METRICS) >= (runs.read_json(folder / runs.PLAN) or {"steps": 10**9})["steps"]
-    if phase == "checkpoint":
-        return over or any("tmp" in p.name for p in (folder / runs.CHECKPOINTS).glob("*"))
-    return over or phase == "steps"
-
-
-def _last_step(metrics: pathlib.Path) -> int:
-    """Of the last whole row, without reading them all."""
-    if not metrics.exists():
-        return 0
-    with open(metrics, "rb") as f:
-        f.seek(max(0, f.seek(0, os.SEEK_END) - 2000))
-        rows = f.read().rpartition(b"\n")[0].splitlines()
-    return json.loads(rows[-1])["step"] if rows else 0
-
-
-def killed_at_random(lab: Lab) -> str:
-    launches, todo = lab.launches, random_kills(SEED)
-    launcher, starts, killed = launches.start(), dict.fromkeys(todo, 0), []
-    end = time.monotonic() + 400
-    while any(todo.values()) and launcher.poll() is None:
-        assert time.monotonic() < end, f"after {killed} still to come: {todo}"
-        time.sleep(0.01)
-        for member, kills in todo.items():
-            pid = launches.pid(member)
-            if not kills or not pid or not is_worker(pid, launches.out):
-                continue
-            kill = kills[0]
-            if kill.seen is None or kill.seen[0] != pid:
-                if not _has_come_to(kill.phase, launches, member, starts[member]):
-                    continue
-                kill.seen = pid, time.monotonic() + kill.after
-            if time.monotonic() < kill.seen[1]:
-                continue
-            kills.pop(0)
-            launches.kill(*[{"worker": pid, "launcher": launcher.pid}[who] for who in kill.who])
-            wait_for(lambda pid=pid, kill=kill: "worker" not in kill.who or not is_worker(pid, launches.out), "its end")
-            log = lab.folder / member / runs.LOG
-            starts[member] = log.read_text().count("model: depth") if log.exists() else 0
-            killed.append(f"{'+'.join(kill.who)} of {member}: {kill.phase}")
-            if "launcher" in kill.who:
-                launcher = launches.start()
-    printed = launches.finish(launcher)
-    assert len(killed) >= 20, f"{killed}, then {todo}: {printed}"
-    tallies = [launches.state(member)["tally"] for member in todo]
-    assert all(t["failures"] == 0 and not t["failed"] for t in tallies), tallies
-    return f"members go on from their newest checkpoints, and no kill counts as a failure; {lab.same()}"
-
-
-def killed_launcher(lab: Lab) -> str:
-    launches = lab.launches
-    lab.paused()
-    launcher = launches.start()
-    worker = held(launches)  # else it may end before the next launcher looks
-    launches.kill(launcher.pid)
-    (lab.folder / TRUNK / runs.STATE).unlink()
-    again = launches.start()
-    wait_for(lambda: launches.pid() == worker, "that the worker is found")
-    os.kill(worker, signal.SIGCONT)
-    printed = launches.finish(again)
-    assert f"{TRUNK}: still running, taken over" in printed and len(launches.attempts()[TRUNK]) == 2
-    return f"the worker goes on, the next launch finds it by its command and starts no second one; {lab.same()}"
-
-
-def asked_to_stop(lab: Lab) -> str:
-    launches = lab.launches
-    lab.paused()
-    launcher = launches.start()
-    worker = launches.wait_for_steps()
-    launcher.terminate()
-    printed = launches.finish(launcher, 128 + signal.SIGTERM)
-    attempt = launches.attempts()[TRUNK][-1]
-    assert attempt["exit"] == "preempted" and not is_worker(worker, launches.out)
-    command = shlex.split(printed.rpartition("to go on: ")[2].strip())
-    again = launches.start(words=[sys.executable, *command[1:]])
-    wait_for(lambda: len(launches.attempts()[TRUNK]) == 3, "a third attempt")
-    assert f"asked launcher {again.pid} to stop" in launches.run("cancel")
-    launches.finish(again, 128 + signal.SIGTERM)
-    lab.go_on()
-    assert [a["exit"] for a in launches.attempts()[TRUNK][1:]] == ["preempted", "preempted", "done"]
-    return f"members save and exit 75, the command to go on is printed; {lab.same()}"
-
-
-def second_launcher(lab: Lab) -> str:
-    launches = lab.launches
-    lab.paused()
-    first = launches.start()
-    launches.wait_for_steps()
-    refused = launches.run(status=runs.BAD_CONFIG)
-    assert "another launcher runs this sweep" in refused and str(first.pid) in refused and "Traceback" not in refused
-    assert f"launcher {first.pid} runs it" in launches.run("status")
-    launches.finish(first)
-    assert [len(a) for a in launches.attempts().values()] == [2, 1, 1]
-    return f"the second is refused, naming the process of the first, which goes on; {lab.same()}"
-
 
 # -------------------------------------------------------------------------------------------------------------- disk
 
@@ -479,10 +273,6 @@ def once_more(lab: Lab) -> str:
     assert "3 of 3 over" in printed and all(len(a) == 1 for a in lab.launches.attempts().values())
     assert results(lab.folder) == results(lab.undisturbed)
     return "nothing is trained"
-
-
-def files(folder: pathlib.Path) -> dict[str, bytes]:
-    return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file() and not p.name.endswith(".lock")}
 
 
 CASES: dict[str, Callable[[Lab], str]] = {

@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Iterator
 
 import faults
+import lab as labs
 import pytest
 from launching import REPO, TRUNK, Launches, results
 
@@ -22,14 +23,14 @@ def cut_off(store: pathlib.Path, cache: pathlib.Path, undisturbed: pathlib.Path,
     """A sweep killed in the middle."""
     it = Launches(store, cache, tmp_path_factory.mktemp("cut"))
     try:
-        yield faults.cut_off(it)
+        yield labs.cut_off(it)
     finally:
         it.clean()
 
 
 @pytest.fixture
-def lab(launches: Launches, undisturbed: pathlib.Path, cut_off: pathlib.Path) -> faults.Lab:
-    return faults.Lab(launches, undisturbed, cut_off)
+def lab(launches: Launches, undisturbed: pathlib.Path, cut_off: pathlib.Path) -> labs.Lab:
+    return labs.Lab(launches, undisturbed, cut_off)
 
 
 def test_undisturbed_sweep_is_trained_once_and_whole(undisturbed: pathlib.Path) -> None:
@@ -44,7 +45,7 @@ def test_undisturbed_sweep_is_trained_once_and_whole(undisturbed: pathlib.Path) 
     assert sweep is not None and {m["cluster"] for m in sweep["members"]} == {TRUNK}
     assert (undisturbed / "scaling.png").exists()
     left = sorted(int(p.name) for p in (undisturbed / TRUNK / runs.CHECKPOINTS).iterdir())
-    assert left[-1] == sweep["members"][0]["steps"] and faults.MARK not in left
+    assert left[-1] == sweep["members"][0]["steps"] and labs.MARK not in left
 
 
 def documented() -> dict[str, str]:
@@ -56,7 +57,7 @@ def documented() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("fault", faults.CASES)
-def test_what_happens_is_what_is_documented(fault: str, lab: faults.Lab) -> None:
+def test_what_happens_is_what_is_documented(fault: str, lab: labs.Lab) -> None:
     """Fails when a fault loses work, changes a result, ends in a traceback, or the documentation says otherwise."""
     happened = faults.CASES[fault](lab)
     table = os.environ.get("FAULT_TABLE")  # benchmarks/faults.py writes the documentation from it
