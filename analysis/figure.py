@@ -241,9 +241,10 @@ def _draw_target(ax: Axes, target: dict[str, Any], sizes: Sizes, unit: float | N
     lo, middle, hi = (scale(v) for v in (target["interval"][0], target["predicted"], target["interval"][1]))
     measured = target["measured"]
     beside = 0.955 if measured is not None else 1.0  # the prediction stands just left of its star, not under it
+    ends = [[max(0.0, middle - lo)], [max(0.0, hi - middle)]]  # a point may lie outside of a narrow interval of its draws
     ax.errorbar(
-        target["flops"] * beside, middle, yerr=[[middle - lo], [hi - middle]], fmt="D", color=RED, mfc="white", mec=RED,
-        ms=5.5, mew=1.4, capsize=3.5, lw=1.4, zorder=6,
+        target["flops"] * beside, middle, yerr=ends, fmt="D", color=RED, mfc="white", mec=RED, ms=5.5,
+        mew=1.4, capsize=3.5, lw=1.4, zorder=6,
     )  # fmt: skip
     if measured is not None:
         colour = sizes.colour(target["n_params"])

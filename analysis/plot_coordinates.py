@@ -103,16 +103,16 @@ def _draw_depths(ax: Axes, content: Mapping[str, Any]) -> None:
         ylabel=f"change, relative to depth {group[0]['shapes'][0]}",
     )  # fmt: skip
     ax.legend(frameon=False, loc="upper left")
-    _ticks(ax, group[0]["shapes"])
+    _ticks(ax, group[0]["shapes"], (1, 1.5, 2, 3))
 
 
-def _ticks(ax: Axes, shapes: list[int]) -> None:
+def _ticks(ax: Axes, shapes: list[int], subs: tuple[float, ...] = (1, 2, 5)) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     ax.xaxis.set_major_locator(FixedLocator(shapes))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_locator(LogLocator(subs=subs))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
 

@@ -73,9 +73,13 @@ class Corner:
         return float(np.exp(-b / (2 * a)))
 
     def regret(self, rate: float) -> tuple[float, int]:
-        """Loss at ``rate`` less that at the best one, averaged over the seeds that both have, and how many these are."""
-        seeds = self.loss[rate].keys() & self.loss[self.best].keys()
-        return float(np.mean([self.loss[rate][s] - self.loss[self.best][s] for s in seeds])), len(seeds)
+        """Loss at ``rate`` less that at the best one, averaged over the seeds that both have, and how many these are.
+
+        Seeds in which the best rate diverged do not count; the first one is never among them.
+        """
+        lowest = self.loss[self.best]
+        seeds = [s for s in self.loss[rate] if math.isfinite(lowest.get(s, math.inf))]
+        return float(np.mean([self.loss[rate][s] - lowest[s] for s in seeds])), len(seeds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,22 +115,32 @@ def corners(path: pathlib.Path) -> list[Corner]:
     table = load.runs(path)
     planned = {m["id"]: m for m in (runs.read_json(path / runs.SWEEP) or {}).get("members", [])}
     plans = {m.id: m.read(runs.PLAN) or planned.get(m.id, {}) for m in runs.members(path)}
+    state = {row.id: row.state for row in table.rows}
     found: dict[tuple[float, float], dict[float, dict[int, float]]] = collections.defaultdict(dict)
     sizes: dict[float, str] = {}
     for row in table.rows:
-        if not row.annealed or (row.loss is None and row.state != load.DIVERGED):
+        trunk = planned.get(row.id, {}).get("parent")  # one that diverged leaves its branches untrained
+        diverged = load.DIVERGED in (row.state, state.get(trunk))
+        if not row.annealed or (row.loss is None and not diverged):
             continue
         rate, seed = float(plans[row.id]["lr"]), row.seed or 0
-        cell = found[row.n_params, round(row.n_tokens, -3)].setdefault(rate, {})
+        tokens = float(plans[row.id]["tokens"])  # as planned: a run that diverged has fewer
+        cell = found[row.n_params, round(tokens, -3)].setdefault(rate, {})
         if seed in cell:
             raise load.LoadError(f"{path}: {row.id}: a second run at rate {rate:g} and seed {seed} of one size and budget")
         cell[seed] = row.loss if row.loss is not None else math.inf
         sizes[row.n_params] = row.size
-    out = [Corner(sizes[n], n, d, losses) for (n, d), losses in sorted(found.items())]
+    out = [Corner(sizes[n], n, d, _with_first_seed(losses)) for (n, d), losses in sorted(found.items())]
     if not out or any(len(c.rates) < 3 or not math.isfinite(c.of(c.best)) for c in out):
         few = ", ".join(f"{c.name}: {len(c.rates)}" for c in out) or "none has ended"
         raise load.LoadError(f"{path}: needs three rates or more of every size and budget, one of them finite; there are {few}")
     return out
+
+
+def _with_first_seed(losses: Mapping[float, Mapping[int, float]]) -> dict[float, Mapping[int, float]]:
+    """Without the rates of which the first seed has not ended: rates are compared within a seed."""
+    first = min(seed for at in losses.values() for seed in at)
+    return {rate: at for rate, at in losses.items() if first in at}
 
 
 def judge(found: Sequence[Corner]) -> Verdict:
@@ -143,8 +157,8 @@ def judge(found: Sequence[Corner]) -> Verdict:
     refused = None
     if edges := [f"{c.name} ({c.best:g})" for c in found if c.at_edge]:
         refused = f"the lowest loss is at the edge of the grid for {'; '.join(edges)}: extend sweep.rates beyond it"
-    elif noise is None:
-        refused = f"no second seed: add --config.sweep.best={shared:g} to the command that trained it"
+    elif alone := [c.name for c in found if c.regret(shared)[1] < 2]:
+        refused = f"no second seed of {'; '.join(alone)}: add --config.sweep.best={shared:g} to the command that trained it"
     return Verdict(tuple(found), shared, noise, freedom, refused)
 
 
@@ -169,7 +183,7 @@ def seed_noise(found: Sequence[Corner]) -> tuple[float | None, int]:
 def in_words(verdict: Verdict) -> list[str]:
     """What the command prints."""
     regret_at = f"regret at {verdict.shared:g}"
-    out = [f"{'size':>6} {'tokens':>8} {'best rate':>10} {'between':>9} {'loss':>8} {regret_at:>18}"]
+    out = [f"{'size':>6} {'tokens':>8} {'best rate':>10} {'parabola':>9} {'loss':>8} {regret_at:>18}"]
     for c in verdict.corners:
         regret, seeds = c.regret(verdict.shared)
         between = number(c.interpolated, 3) if c.interpolated else "–"
@@ -177,7 +191,11 @@ def in_words(verdict: Verdict) -> list[str]:
         edge = "  EDGE" if c.at_edge else ""
         out.append(f"{c.size:>6} {format_count(c.n_tokens):>8} {c.best:>10g} {between:>9} {c.of(c.best):>8.4f} {of:>18}{edge}")
     if verdict.noise is not None:
-        out.append(f"seed noise of a difference between two rates: {verdict.noise:.4f} ({verdict.freedom} degrees of freedom)")
+        least = MAY_EXCEED * verdict.noise / math.sqrt(max(c.regret(verdict.shared)[1] for c in verdict.corners))
+        out.append(
+            f"seed noise of a difference between two rates: {verdict.noise:.4f} ({verdict.freedom} degrees of freedom); "
+            f"a regret below {least:.4f} cannot be told from it"
+        )
     return [*out, conclusion(verdict)]
 
 
@@ -233,7 +251,7 @@ def figure(verdict: Verdict) -> Figure:
         low, high = left.get_ylim()
         left.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend
         loss_axis(left)
-        left.legend(frameon=False, loc="upper left", ncols=2)
+        left.legend(framealpha=1, edgecolor="none", loc="upper left", ncols=2)
         _draw_noise(right, verdict)
         out.text(0.012, 0.02, _wrapped(verdict), fontsize=9.5, va="bottom", ha="left", color="#333333", linespacing=1.4)
         return out
@@ -268,9 +286,9 @@ def _draw_corner(ax: Axes, c: Corner, look: Mapping[str, Any], verdict: Verdict)
 
 def _draw_noise(ax: Axes, verdict: Verdict) -> None:
     """The regret panel's limits and the band of what seeds alone do."""
-    regrets = [c.regret(r)[0] for c in verdict.corners for r in c.rates if math.isfinite(c.of(r))]
-    shared = [c.regret(verdict.shared)[0] for c in verdict.corners]
-    top = max(1.5 * max(shared), 6 * (verdict.noise or 0.0), float(np.quantile(regrets, 0.6)), 1e-3)
+    regrets = [x for c in verdict.corners for r in c.rates if math.isfinite(x := c.regret(r)[0])]
+    shared = [x for c in verdict.corners if math.isfinite(x := c.regret(verdict.shared)[0])]
+    top = max(1.5 * max(shared, default=0.0), 6 * (verdict.noise or 0.0), float(np.quantile(regrets, 0.6)), 1e-3)
     ax.set(ylim=(-0.06 * top, top), title="Regret: loss beyond each corner's best", ylabel="nats per token")
     if verdict.noise is not None:
         ax.axhspan(0, MAY_EXCEED * verdict.noise, color="black", alpha=0.09, lw=0)
@@ -278,7 +296,7 @@ def _draw_noise(ax: Axes, verdict: Verdict) -> None:
     left = verdict.shared < math.sqrt(min(grid) * max(grid))  # of the middle: then there is room to the right of the line
     ax.annotate(
         f"shared rate {verdict.shared:g}", (verdict.shared, top), (5 if left else -5, -12), textcoords="offset points",
-        color=RED, fontsize=9.5, ha="left" if left else "right",
+        color=RED, fontsize=9.5, ha="left" if left else "right", bbox={"fc": "white", "ec": "none", "pad": 1}, zorder=5,
     )  # fmt: skip
 
 
@@ -302,8 +320,11 @@ def _wrapped(verdict: Verdict) -> str:
     text = f"{conclusion(verdict)[0].upper()}{conclusion(verdict)[1:]}. Triangles: minima between rates."
     if any(c.at_edge for c in verdict.corners):
         text += " Crosses: minima at the grid's edge."
+    if not all(math.isfinite(v) for c in verdict.corners for at in c.loss.values() for v in at.values()):
+        text += " Hollow crosses: diverged."
     if verdict.noise is not None:
-        text += " Hollow points: further seeds. Grey band: two standard deviations of seed noise of a difference."
+        text += " Hollow points: further seeds. Grey band: two standard deviations of what seeds do to a difference between"
+        text += " two rates, at one seed (with n seeds it is √n times narrower)."
     return textwrap.fill(text, 170, break_on_hyphens=False)
 
 

@@ -71,7 +71,13 @@ def _recorded(table: load.Table, lines: list[dict[str, Any]]) -> list[dict[str, 
     """Recorded predictions (the last of each member) with what was measured since."""
     by_id = {r.id: r for r in table.rows}
     last = {p["member"]: p for p in lines if p["kind"] == "prediction" and p["member"] in by_id}
-    return [_target(by_id[m], p["loss"], p["interval"], p["level"], p["recorded_at"]) for m, p in last.items()]
+    return [_target(_whole(by_id[m], p), p["loss"], p["interval"], p["level"], p["recorded_at"]) for m, p in last.items()]
+
+
+def _whole(row: load.Row, prediction: dict[str, Any]) -> load.Row:
+    """The row at the tokens that were predicted: one that diverged has fewer."""
+    tokens = float(prediction["n_tokens"])
+    return dataclasses.replace(row, n_tokens=tokens, flops=row.flops * tokens / row.n_tokens)
 
 
 def _afterwards(table: load.Table, delta: float | None, level: float, draws: int) -> list[dict[str, Any]]:

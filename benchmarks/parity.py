@@ -52,10 +52,12 @@ def row(*cells: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cases = list(references.CASES)
+    parser.add_argument("--cases", nargs="+", choices=cases, default=cases, metavar="NAME", help=f"of {', '.join(cases)}")
     parser.add_argument("--presets", nargs="*", choices=presets.PRESETS, default=[], help="whole shapes instead of small ones")
     args = parser.parse_args()
     huggingface.require("transformers").logging.disable_progress_bar()
-    small = {name: tiny.model_config(**fields) for name, fields in references.CASES.items()}
+    small = {name: tiny.model_config(**references.CASES[name]) for name in args.cases}
     models = {name: presets.PRESETS[name] for name in args.presets} or small
     mistakes = []
     row("model", "std of its logits", "written by us, opened by transformers", "written by transformers, read by us")

@@ -48,7 +48,7 @@ PEERS = ("nanoGPT", "HF GPT-2")
 ROOFLINES = ("matmul XLA", "matmul torch")
 
 
-def settings(size: str, model: dict[str, Any], micro_batches: int = 1) -> Any:
+def settings(size: str, model: dict[str, Any], micro_batches: int = 0) -> Any:
     """The training config of one size with the fields in ``model``."""
     from scaling import config
 
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of steps for each contender and round")
-    parser.add_argument("--micro-batches", type=int, default=4, help="of our step; those of the peers are slower")
+    parser.add_argument("--micro-batches", type=int, default=0, help="of our step (default: as its rule has it, 4 here)")
     able = [c for c in (*MODELS, *PEERS) if c != "ours-bf16" or has_bfloat16()]
     parser.add_argument("--contenders", nargs="+", choices=able, default=able, metavar="NAME", help=f"of {', '.join(able)}")
     parser.add_argument("--child", choices=[*MODELS, *PEERS, *ROOFLINES], help=argparse.SUPPRESS)

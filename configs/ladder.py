@@ -20,14 +20,14 @@ hundred steps, so the batch is small (4 windows of 192 bytes) and the rate high.
     batch  768, lr 8e-3, head size 16   1.669  1.477  (this)
     batch  768, lr 8e-3, random q       1.736  1.505
 
-At 110K after 0.6M and 1.2M bytes: lr 5e-3 1.580 1.378, lr 8e-3 1.541 1.363, lr 1.2e-2 1.534 1.361, head size 16 1.527 1.368:
+At 110K after 0.6M and 1.2M bytes: lr 5e-3 1.580 1.378, lr 8e-3 1.541 1.363, lr 1.2e-2 1.534 1.361, head size 16 1.527 1.367:
 the same rate serves both widths, and 600K as well (configs/lr_transfer.py; docs/parameterization.md).  Heads of 16 have half
 the scores to compute, at equal loss.
 
 Seeds (initialisation and data order) 0, 1, 2 with heads of 8 after 1.2M bytes: 75K 1.369 1.367 1.365, 110K 1.363 1.340 1.332,
-150K 1.307 1.312 1.330, 250K 1.268 1.303: pooled standard deviation 0.014, against 0.03 to 0.08 between neighbouring sizes on
-average.  A single pair of neighbours can lie within the noise (443K and 600K do after 2.4M bytes: 1.158 and 1.160):
-`sweep.seeds` averages it out, at the price of as many ladders.
+150K 1.307 1.312 1.330, 250K 1.268 1.303 (some of these sizes are of an earlier grid): pooled standard deviation 0.014.  The
+steps of this grid from size to size are worth 0.08, 0.07, 0.02, 0.03 and 0.003 on average, so the last one lies within the
+noise (443K and 600K after 2.4M bytes: README.md): `sweep.seeds` averages it out, at the price of as many ladders.
 """
 
 import ml_collections

@@ -4,7 +4,8 @@
 
 The argument is a name of `scaling.presets.PRESETS` (gpt2 ... gpt2-xl, stories15M, smollm-135M, llama2-7B, llama3-8B, ...).  The
 vocabulary is the published one; `--config.model.vocab_size=None` takes that of the data instead.  Parameterization is SP, so
-the learning rate is the architecture's own: 6e-4 is what GPT-2's and Llama's small sizes are trained with.
+the learning rate is the architecture's own: 6e-4 is nanoGPT's for GPT-2's smallest; larger ones need less
+(`--config.optim.lr=3e-4` for Llama's 7B).
 """
 
 import dataclasses

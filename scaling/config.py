@@ -131,12 +131,14 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MachineConfig:
-    """How, not what: nothing here changes a result beyond rounding, and none of it is part of a run's identity."""
+    """How, not what: nothing here changes a result beyond rounding (but the masks of dropout, which micro-batches draw each for
+    themselves), and none of it is part of a run's identity.
+    """
 
     data: int = 1  # mesh axes; 0 takes the devices that the other axes leave
     fsdp: int = 1
     tensor: int = 1
-    micro_batches: int = 1  # gradient accumulation
+    micro_batches: int = 0  # gradient accumulation; 0: as suits the platform (step.micro_batches)
     checkpoint_minutes: float = 2.0
     compile_cache: str = "~/.cache/scaling/xla"
 
@@ -408,8 +410,10 @@ def _check_train(c: TrainConfig, problems: list[str]) -> None:
         for axis in ("data", "fsdp", "tensor")
         if getattr(c.machine, axis) < 0
     ]
-    if c.machine.micro_batches < 1:
-        problems.append(f"machine.micro_batches={c.machine.micro_batches}: must be at least 1")
+    if len(left := [a for a in ("data", "fsdp", "tensor") if getattr(c.machine, a) == 0]) > 1:
+        problems.append(f"machine.{left[1]}=0: only one axis may take the devices that the others leave, and {left[0]} does")
+    if c.machine.micro_batches < 0:
+        problems.append(f"machine.micro_batches={c.machine.micro_batches}: must be at least 1; 0 leaves it to the platform")
     durations = {"budget": c.budget, "optim.cooldown": c.optim.cooldown} | {f"marks[{i}]": m for i, m in enumerate(c.marks)}
     if c.optim.warmup != "rule":
         durations["optim.warmup"] = c.optim.warmup
@@ -419,7 +423,7 @@ def _check_train(c: TrainConfig, problems: list[str]) -> None:
                 problems.append(f"{path}={text!r}: a part of what? give it in another unit, such as '20 tokens/param'")
         except ValueError as error:
             problems.append(f"{path}={text!r}: {error}")
-    if c.model.context < 1 or c.machine.micro_batches < 1:
+    if c.model.context < 1 or c.machine.micro_batches < 0:
         return  # a batch cannot be checked against them
     try:
         units.check_batch(c.batch, c.model.context, c.machine)

@@ -1,7 +1,8 @@
-"""CPU forms of the model's products: equal to the plain ones in value and gradient, in an order that XLA's CPU code likes.
+"""CPU forms of the model's products: equal to the plain ones in value and gradient (in bfloat16 to its rounding, which the
+gradient of a float32 result passes as well), in an order that XLA's CPU code likes.
 
-``scaling.model`` is written with plain ``linear`` and ``attention``; on CPUs the step replaces both by these.  What each is
-worth is measured by benchmarks/step_speed.py (docs/performance.md).
+``scaling.model`` is written with plain ``linear`` and ``attention``; on CPUs the step replaces both by these.  What they are
+worth together is measured by benchmarks/step_speed.py (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -128,6 +129,8 @@ _causal.defvjp(_causal_forward, _causal_backward)
 CPU = model.Forms(linear, attention)
 
 
-def forms(platform: str) -> model.Forms:
-    """The forms that suit a platform (``jax.Device.platform``)."""
-    return {"cpu": CPU, "gpu": gpu.GPU}.get(platform, model.PLAIN)
+def forms(device: jax.Device) -> model.Forms:
+    """The forms that suit a device."""
+    if device.platform == "cpu":
+        return CPU
+    return gpu.GPU if gpu.serves(device) else model.PLAIN

@@ -16,7 +16,15 @@ from jax import Array
 from scaling import model
 
 CUDNN_DTYPES = (jnp.bfloat16, jnp.float16)
-CUDNN_HEAD = 128  # the largest head size that every generation takes; a multiple of 8
+CUDNN_HEAD = 128  # the largest head size that every generation from Ampere on takes; a multiple of 8
+AMPERE = 8.0  # compute capability from which there are cuDNN's fused attention and products in bfloat16
+
+
+def serves(device: jax.Device) -> bool:
+    """Whether a device has what these forms ask for: a GPU of NVIDIA's, Ampere or newer."""
+    if device.platform != "gpu" or "cuda" not in device.client.platform_version.lower():
+        return False
+    return float(getattr(device, "compute_capability", 0.0)) >= AMPERE
 
 
 def linear(x: Array, w: Array, *, contract: int = 1, out_dtype: Any = None) -> Array:

@@ -119,7 +119,7 @@ class _Parts(nn.Module):
     config: ModelConfig
 
     def get(self, name: str, *shape: int) -> Array:
-        rule = parameterization.rules(self.config)[parameterization.PARAMETERS[name][0]]
+        rule = parameterization.rules(self.config)[parameterization.class_of((*self.path, name))]
 
         def draw(key: Array) -> Array:
             return rule.init_mean + rule.init_std * jax.random.normal(key, shape, jnp.float32)
@@ -319,6 +319,6 @@ def init(config: ModelConfig, key: Array) -> Any:
         draws = [part.reshape(leaf.shape) for part, (_, leaf) in zip(parts, leaves, strict=True)]
     else:
         draws = [jax.random.normal(jax.random.fold_in(key, i), leaf.shape) for i, (_, leaf) in enumerate(leaves)]
-    of = [rules[parameterization.PARAMETERS[param_name(path)][0]] for path, _ in leaves]
+    of = [rules[parameterization.class_of([k.key for k in path])] for path, _ in leaves]
     out = [rule.init_mean + rule.init_std * draw for rule, draw in zip(of, draws, strict=True)]
     return jax.tree_util.tree_unflatten(tree, out)

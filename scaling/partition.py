@@ -40,11 +40,11 @@ def make_mesh(machine: MachineConfig, windows: int | None = None) -> Mesh:
     """
     shape = [getattr(machine, axis) for axis in AXES]
     devices = jax.devices()
-    if shape.count(0) == 1:
+    if shape.count(0):
         rest = int(np.prod([s for s in shape if s]))
         free = max(1, len(devices) // rest)
         if shape[0] == 0 and windows is not None:
-            free = math.gcd(free, max(1, windows // (shape[1] * machine.micro_batches)))
+            free = math.gcd(free, max(1, windows // (shape[1] * max(1, machine.micro_batches))))
         shape[shape.index(0)] = free
     if windows is not None:
         resolved = dataclasses.replace(machine, **dict(zip(AXES, shape, strict=True)))

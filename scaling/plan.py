@@ -115,8 +115,9 @@ def make_plan(
     marks = {text: steps_of(text, tokens) for text in config.marks}
     problems += [
         f"marks={text!r}: is step {at:,}, not one of the {steps:,} steps of the run"
+        + (f" after its fork at step {fork_steps:,}" if fork_steps else "")
         for text, at in marks.items()
-        if not 1 <= at <= steps
+        if not fork_steps < at <= steps
     ]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))

@@ -27,6 +27,8 @@ T = TypeVar("T")
 def start(environment: Mapping[str, str] = os.environ) -> None:
     """Joins the other processes where the environment names them: SCALING_*, Slurm or a TPU pod.
 
+    Of Slurm it is the step that counts (srun's tasks): a shell of an allocation for many tasks is one process.
+
     Raises:
       ConfigError: when SCALING_* is incomplete or cannot be meant.
     """
@@ -38,7 +40,7 @@ def start(environment: Mapping[str, str] = os.environ) -> None:
     )
     if any(name in environment for name in NAMES):
         join(*_named(environment))
-    elif int(environment.get("SLURM_NTASKS", "1")) > 1 or "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
+    elif int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1 or "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
         join()
 
 

@@ -49,6 +49,7 @@ def shape(size: str | None, given: Mapping[str, Any], activation: str = "swiglu"
     """
     depth, width = _depth_and_width(size, given, activation)
     heads, size_of_head = _heads(width, given.get("heads"), given.get("head_size"))
+    base_width = given.get("base_width", 32)
     return {
         "depth": depth,
         "width": width,
@@ -56,9 +57,16 @@ def shape(size: str | None, given: Mapping[str, Any], activation: str = "swiglu"
         "head_size": size_of_head,
         "kv_heads": given.get("kv_heads") or heads,
         "ff": given.get("ff") or ff_size(width, activation),
-        "base_ff": given.get("base_ff") or ff_size(given.get("base_width", 32), activation),
-        "base_head_size": given.get("base_head_size") or size_of_head,
+        "base_ff": given.get("base_ff") or ff_size(base_width, activation),
+        "base_head_size": given.get("base_head_size") or _base_head_size(base_width, given),
     }
+
+
+def _base_head_size(base_width: int, given: Mapping[str, Any]) -> int:
+    """K of the model of the base width: the same at every width, since muP's scores go by K over it."""
+    if given.get("head_size"):
+        return given["head_size"]
+    return max(1, base_width // given["heads"]) if given.get("heads") else head_size(base_width)
 
 
 def _depth_and_width(size: str | None, given: Mapping[str, Any], activation: str) -> tuple[int, int]:

@@ -127,7 +127,8 @@ def fork(drafts: Drafts, budgets: Sequence[str]) -> list[Draft]:
     fork.  Its losses are not annealed and stay out of fits.
 
     Raises:
-      ConfigError: when budgets are in several units (which of two is longer would depend on the size), or a draft is a fork.
+      ConfigError: when budgets are in several units (which of two is longer would depend on the size), or a draft is a fork
+        or has marks.
     """
     if len(found := {units.parse_duration(b).unit for b in budgets}) != 1:
         raise ConfigError([f"fork: budgets must be in one unit, not {', '.join(sorted(found)) or 'none'}"], "sweep")
@@ -135,6 +136,8 @@ def fork(drafts: Drafts, budgets: Sequence[str]) -> list[Draft]:
     for d in _drafts(drafts):
         if d.parent or d.role == "trunk":
             raise ConfigError([f"fork: {d.id} is part of a fork already"], "sweep")
+        if d.config.marks:
+            raise ConfigError([f"marks={d.config.marks!r}: a fork sets the trunk's marks itself; leave them out"], "sweep")
         forks = [_fork_point(b, d.config.optim.cooldown) for b in budgets]
         last = max(forks, key=lambda f: units.parse_duration(f).value)
         trunk = dataclasses.replace(

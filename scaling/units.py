@@ -133,7 +133,7 @@ def check_batch(text: str, context: int, machine: Any) -> None:
 
 def check_split(rows: int, machine: Any, what: str) -> None:
     """Raises ValueError unless ``rows`` windows split over micro-batches and the data axes of the mesh."""
-    ways = max(1, machine.data) * max(1, machine.fsdp) * machine.micro_batches
+    ways = max(1, machine.data) * max(1, machine.fsdp) * max(1, machine.micro_batches)
     if rows % ways:
         mesh = f"machine.data={machine.data} x machine.fsdp={machine.fsdp} x machine.micro_batches={machine.micro_batches}"
         remedy = f"use a batch of {max(1, rows // ways) * ways} windows, or lower one of these"

@@ -29,6 +29,15 @@ def test_step_speed_prints_a_ratio():
 
 
 @pytest.mark.slow
+def test_parity_prints_a_difference_both_ways_and_of_mistakes():
+    # fails when a benchmark rots
+    require("torch"), require("transformers")
+    whole, mistakes = run("parity.py", "--cases", "gpt2").split("\n\n")
+    assert re.fullmatch(r"\| gpt2 \| [\d.]+( \| \d\.\de-\d\d){2} \|", whole.splitlines()[-1])
+    assert len(mistakes.splitlines()) > 3
+
+
+@pytest.mark.slow
 def test_layout_prints_both_layouts():
     # fails when a benchmark rots
     said = run("layout.py", "--sizes", "13K", "--rounds", "1", "--seconds", "0.1")

@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -114,16 +115,28 @@ def test_what_cudnn_cannot_do_is_done_plainly(dtype, head, masked):
     np.testing.assert_array_equal(np.float32(a), np.float32(b))
 
 
-def test_a_gpu_gets_the_gpu_forms():
-    # fails when the platform's name no longer leads to them
-    assert fast.forms("gpu") is gpu.GPU
+@pytest.mark.parametrize(
+    ("platform", "version", "capability", "forms"),
+    [
+        ("gpu", "PJRT C API\ncuda 13000", "9.0", gpu.GPU),
+        ("gpu", "cuda 12080", "8.6", gpu.GPU),
+        ("gpu", "cuda 12080", "7.5", model.PLAIN),
+        ("gpu", "rocm 60300", "gfx942", model.PLAIN),
+        ("tpu", "libtpu", None, model.PLAIN),
+    ],
+)
+def test_a_gpu_gets_the_gpu_forms_where_it_can_run_them(platform, version, capability, forms):
+    # fails when a GPU that has no cuDNN attention is given it, or one that has it is not
+    client = types.SimpleNamespace(platform_version=version)
+    assert fast.forms(types.SimpleNamespace(platform=platform, client=client, compute_capability=capability)) is forms
 
 
 @pytest.mark.slow
 def test_the_gpu_benchmark_runs_whole_at_toy_size():
     # fails when the benchmark rots, or its peer is not of the same size
     require("torch")
-    words = ["--toy", "--eager", "--contenders", "ours", "scanned layers", "torch"]
+    one_of_each = ["ours", "plain attention", "plain linear", "scanned layers", "no XLA remat pass", "torch"]
+    words = ["--toy", "--eager", "--contenders", *one_of_each]
     done = subprocess.run(
         [sys.executable, str(REPO / "benchmarks" / "gpu_step.py"), *words],
         env=os.environ | {"PYTHONPATH": str(REPO), "XLA_FLAGS": "--xla_backend_optimization_level=0"},
@@ -133,6 +146,7 @@ def test_the_gpu_benchmark_runs_whole_at_toy_size():
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {cells[1].strip(): cells[2:] for cells in (line.split("|") for line in done.stdout.splitlines()) if len(cells) > 3}
     assert float(rows["ours"][0].replace(",", "")) > 0 and float(rows["ours"][1]) > 0
-    losses = {name: float(rows[name][-2]) for name in ("ours", "scanned layers", "torch")}
-    assert losses["ours"] == pytest.approx(losses["scanned layers"], abs=0.01)
+    assert "products with weights alone: " in done.stdout and "largest relative error of out, dq, dk, dv: " in done.stdout
+    losses = {name: float(rows[name][-2]) for name in one_of_each}
+    assert all(losses["ours"] == pytest.approx(losses[name], abs=0.01) for name in one_of_each[:-1])
     assert all(4.5 < loss < 6.5 for loss in losses.values())  # log 260 is 5.56

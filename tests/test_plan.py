@@ -79,6 +79,8 @@ def test_a_branch_counts_from_its_trunks_start():
     trunk = tiny.plan(budget="400 steps", marks=("200 steps", "400 steps"), optim_schedule="constant")
     branch = make_plan(tiny.train_config(budget="250 steps"), trunk=trunk, fork_at="200 steps")
     assert (branch.fork_steps, branch.fork_tokens, branch.cooldown_steps) == (200, 200 * 128, 50)
+    with pytest.raises(config.ConfigError, match=r"marks='100 steps': is step 100, .* after its fork at step 200"):
+        make_plan(tiny.train_config(budget="250 steps", marks=("100 steps",)), trunk=trunk, fork_at="200 steps")
     assert branch.trained_tokens == 50 * 128 and branch.tokens == 250 * 128
     assert branch.warmup_steps == trunk.warmup_steps
     assert trunk.fork_tokens is None and trunk.trained_tokens == trunk.tokens

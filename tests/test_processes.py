@@ -19,6 +19,24 @@ RUN = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("environment", "joins"),
+    [
+        ({"SLURM_NTASKS": "8"}, False),  # a shell of an allocation: the launcher and its workers are one process each
+        ({"SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "8"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "one"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "one,two"}, True),
+    ],
+)
+def test_which_environments_mean_several_processes(monkeypatch, environment, joins):
+    # fails when a lone process waits for others that are not there, or several train apart
+    joined = []
+    monkeypatch.setattr(processes.jax.distributed, "initialize", lambda **_: joined.append(True))
+    processes.start(environment)
+    assert bool(joined) == joins
+
+
 def start(trainer: Trainer, run_dir, count: int, fields=({}, {}), **common) -> list[subprocess.Popen[str]]:
     """``count`` processes with four virtual devices in all; ``fields`` are those of each process alone."""
     with contextlib.closing(socket.socket()) as probe:

@@ -46,6 +46,15 @@ def test_the_dial_is_monotonic():
     assert counts == sorted(counts)
 
 
+@pytest.mark.parametrize(
+    ("given", "base"), [({}, 8), ({"head_size": 16}, 16), ({"heads": 4}, 8), ({"heads": 4, "base_width": 64}, 16)]
+)
+def test_one_base_head_size_for_every_width(given, base):
+    # fails when muP's scores go by a K of the model's own: then a ladder whose heads grow from 8 to 64 changes more than width
+    found = {config.model_config(width=width, **given).base_head_size for width in (64, 256, 2048)}
+    assert found == {base}
+
+
 def test_fields_override_the_rules():
     # fails when a rule overwrites what was given, or the rest does not follow
     c = config.model_config(width=96, heads=6, kv_heads=2, ff=100)

@@ -109,6 +109,15 @@ def test_micro_batches_change_nothing(n):
     assert tiny.max_difference(after.params, after_parts.params) < 1e-4
 
 
+def test_a_cpu_takes_parts_that_stay_in_cache():
+    # fails when the rule leaves rows over, cuts below the tokens that pay, or overrules the config; 16 tokens in a window
+    c, p = programs()
+    parts = functools.partial(step.micro_batches, c, p.mesh)
+    assert [parts(windows) for windows in (8, 64, 128, 96, 320, 1031)] == [1, 1, 2, 1, 5, 1]
+    assert step.micro_batches(tiny.train_config(machine_micro_batches=2), p.mesh, 128) == 2
+    assert step.micro_batches(tiny.train_config(model_dropout=0.1), p.mesh, 128) == 1
+
+
 def test_evaluation_is_the_same_loss():
     # fails when training and validation score other targets, or a window's nats are averaged
     _, p = programs()

@@ -137,6 +137,7 @@ def test_all_problems_of_all_members_at_once(tmp_path):
         ("sweep.fork(config, ['20 tokens/param', '1000 steps'])", "budgets must be in one unit, not steps, tokens/param"),
         ("sweep.fork(config, [])", "not none"),
         ("sweep.fork(sweep.fork(config, ['500 steps']), ['500 steps'])", "part of a fork already"),
+        ("sweep.fork(sweep.grid(config, {'marks': [('9 steps',)]}), ['500 steps'])", "sets the trunk's marks itself"),
         ("sweep.ladder(sweep.fork(config, ['500 steps']), ['50K'], ['1000 steps'])", "are set by fork"),
         ("sweep.fork(config, ['500 steps'])[1:]", "its trunk causal-trunk cannot run, or does not stand before it"),
         ("sweep.fork(config, ['500 steps'])[::-1]", "its trunk causal-trunk cannot run, or does not stand before it"),

@@ -25,10 +25,11 @@ def write_run(root: pathlib.Path, name: str, n: int, tokens: int, lr: float, los
     } | fields  # fmt: skip
     plan = {k: about[k] for k in ("n_params", "tokens", "flops", "annealed", "lr")}
     runs.write_json(root / name / runs.PLAN, plan)
-    runs.write_json(root / name / runs.DONE, {
-        "status": "finished" if loss is not None else "diverged", "cause": None if loss is not None else "loss is not finite",
-        "tokens": tokens, "flops": about["flops"], "val_loss": loss, "val_loss_stderr": 0.002, "annealed": about["annealed"],
-    })  # fmt: skip
+    done = {"status": "finished", "cause": None, "tokens": tokens}
+    if loss is None:
+        done = {"status": "diverged", "cause": "loss is not finite", "tokens": tokens // 3}
+    done |= {"flops": about["flops"], "val_loss": loss, "val_loss_stderr": 0.002, "annealed": about["annealed"]}
+    runs.write_json(root / name / runs.DONE, done)
     return about
 
 
@@ -123,11 +124,43 @@ def test_diverged_rates_bound_the_grid(tmp_path):
     assert plot_lr.to_json(verdict)["corners"][0]["loss"]["0.064"] == {"0": None}
 
 
-def test_without_a_second_seed_there_is_no_verdict(tmp_path):
-    # fails when a regret is judged against nothing
-    verdict = judged(write_rates(tmp_path, at(8e-3)))
-    assert verdict.noise is None and verdict.transfers is None
-    assert "no second seed: add --config.sweep.best=0.008" in plot_lr.conclusion(verdict)
+def test_rates_whose_trunk_diverged_bound_the_grid(tmp_path):
+    # fails when branches that could not start, since their trunk diverged, are taken for rates that nobody tried
+    root = write_rates(tmp_path, at(3e-2), rates=RATES[:-1])
+    lines = json.loads((root / runs.SWEEP).read_text())["members"]
+    for n, tokens in at(0):
+        trunk, branch = f"{n}-{tokens}-high-trunk", f"{n}-{tokens}-high"
+        lines.append(write_run(root, trunk, n, tokens, RATES[-1], None, annealed=False, role="trunk"))
+        lines.append(write_run(root, branch, n, tokens, RATES[-1], None, parent=trunk))
+        (root / branch / runs.DONE).unlink()
+    runs.write_json(root / runs.SWEEP, {"name": "x", "members": lines})
+    assert all(c.rates[-1] == RATES[-1] and c.best == 3.2e-2 and not c.at_edge for c in judged(root).corners)
+
+
+def test_seeds_that_failed_are_left_out(tmp_path):
+    # fails when rates are compared across seeds, or an infinite loss at the best rate makes every regret minus infinity
+    root = write_rates(tmp_path, at(8e-3), second=(4e-3, 8e-3, 1.6e-2))
+    corner = (50_000, 600_000)
+    (root / f"{corner[0]}-{corner[1]}-0.004-0" / runs.DONE).unlink()
+    write_run(root, f"{corner[0]}-{corner[1]}-0.008-1", *corner, 8e-3, None)
+    verdict = judged(root)
+    one = verdict.corners[0]
+    assert 4e-3 not in one.rates and one.regret(1.6e-2) == (pytest.approx(CURVATURE * math.log(2) ** 2), 1)
+    plot_lr.figure(verdict)
+
+
+@pytest.mark.parametrize("alone", [(), ((380_000, 2_400_000),)])
+def test_without_a_second_seed_there_is_no_verdict(tmp_path, alone):
+    # fails when a regret is judged against nothing, or against the noise of other corners alone
+    root = write_rates(tmp_path, at(8e-3), second=(4e-3, 8e-3, 1.6e-2) if alone else (), noise=0.001)
+    for n, tokens in alone:
+        for rate in ("0.004", "0.008", "0.016"):
+            (root / f"{n}-{tokens}-{rate}-1" / runs.DONE).unlink()
+    verdict = judged(root)
+    assert verdict.transfers is None and (verdict.noise is None) == (not alone)
+    words = plot_lr.conclusion(verdict)
+    assert "no second seed of" in words and "add --config.sweep.best=0.008" in words
+    assert words.count("tokens") == (len(alone) or 4)
 
 
 def test_runs_that_differ_otherwise_are_refused(tmp_path):
