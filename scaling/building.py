@@ -34,6 +34,8 @@ def make_store(out: pathlib.Path, recipe: dict[str, Any], write: Callable[[pathl
     Raises:
       StoreError: when ``out`` cannot be written or holds something else.
     """
+    if out.name in ("", ".."):
+        raise StoreError(f"--out {out}: has no name of its own; name a folder to make, such as tokens/books")
     try:
         with _lock(out):
             if _exists(out):
@@ -67,7 +69,7 @@ def _same_store(out: pathlib.Path, recipe: dict[str, Any]) -> TokenStore:
     store = open_store(out)
     old = json.loads((out / STORE).read_bytes())["recipe"]
     if old != recipe:
-        changed = ", ".join(key for key in recipe if old.get(key) != recipe[key])
+        changed = ", ".join(key for key in recipe | old if old.get(key) != recipe.get(key))
         raise StoreError(
             f"{out}: holds a store of another {changed} ({store.description:.80}); choose another --out or remove it"
         )

@@ -243,7 +243,8 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     del tree["run_dir"], tree["machine"], tree["data"]["store"]
     mixture = tree["data"].pop("mixture")
     if mixture:
-        tree["data"]["weights"] = [weight for _, weight in mixture]
+        # floats, as configs hold them: runs on weights in lowest terms keep their digests
+        tree["data"]["weights"] = [float(weight) for weight in whole_weights([weight for _, weight in mixture])]
     del tree["model"]["layers"], tree["model"]["remat"]
     return tree
 

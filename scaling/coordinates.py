@@ -362,12 +362,10 @@ TITLES = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser:
     """The command line."""
     assert __doc__ is not None
-    out = argparse.ArgumentParser(
-        prog="python -m scaling.coordinates", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    out = cli.Parser(prog="python -m scaling.coordinates", description=__doc__)
     out.add_argument(
         "--widths", default=",".join(map(str, WIDTHS)), help="multiples of 16, at least two (default: %(default)s)"
     )

@@ -27,12 +27,12 @@ from scaling.building import Progress, make_store, sync, write_record
 from scaling.config import DataConfig
 from scaling.mixture import Dataset
 from scaling.sources import Advance, DemoSource, Document, FileSource, HubSource, Source, SourceError
-from scaling.store import MODEL, SCHEMA, SPLITS, STORE, Split, StoreError, TokenStore, open_store, stream_tokens
+from scaling.store import MODEL, SCHEMA, SPLITS, STORE, Split, StoreError, TokenStore, open_store
 from scaling.tokenizer import Tokenizer, VocabularyError
 
 __all__ = [
     "Split", "StoreError", "TokenStore", "build", "ensure_demo", "is_default", "is_there", "load_data", "load_store",
-    "open_store", "split_of", "stream_tokens",
+    "open_store", "split_of",
 ]  # fmt: skip
 
 DEMO_OUT = "tokens/apidocs"

@@ -184,7 +184,7 @@ def open_stream(
     dataset: Dataset, context: int, seed: int, budget_tokens: int | None = None, epochs: float = 1.0
 ) -> Stream | Mixture:
     """The training stream of ``dataset``; arguments and errors as of ``Stream.open``, where no source may be seen more often
-    than ``epochs`` times (to within one window).
+    than ``epochs`` times (to within as many windows per epoch as there are sources).
     """
     if not dataset.mixed:
         return Stream.open(dataset.stores[0], context, seed, budget_tokens, epochs)
@@ -197,7 +197,7 @@ def open_stream(
         need, name = max((n / s.epoch_windows, name) for n, s, name in zip(shares, streams, dataset.names, strict=True))
         raise StreamError(
             f"data.mixture: {budget_tokens:,} tokens see {name!r} {need:.3g} times, data.epochs={epochs:g}; allow repeats with "
-            f"data.epochs={math.ceil(10 * need) / 10:g}, lower the budget or its weight, or bring more of it"
+            f"data.epochs={math.ceil(10 * budget / one_epoch) / 10:g}, lower the budget or its weight, or bring more of it"
         )
     streams = [dataclasses.replace(s, budget_windows=n) for s, n in zip(streams, shares, strict=True)]
     return Mixture(tuple(streams), dataset.weights, one_epoch, budget)

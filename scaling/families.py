@@ -126,12 +126,20 @@ class Fields:
         return bool(value)
 
     def must_be(self, name: str, default: Any, allowed: tuple[Any, ...], why: str) -> Any:
-        """The field, which only some values of can be expressed."""
+        """The field, which only some values of can be expressed; the first of them where it is another."""
         value = self.content.get(name, default)
-        if value not in allowed:
-            say = " or ".join(json.dumps(a) for a in allowed)
-            self.problems.append(f"{name}={json.dumps(value)}: {why}; only {say} can be read, choose another checkpoint")
-        return value
+        if value in allowed:
+            return value
+        say = " or ".join(json.dumps(a) for a in allowed)
+        self.problems.append(f"{name}={json.dumps(value)}: {why}; only {say} can be read, choose another checkpoint")
+        return allowed[0]
+
+    def group(self, name: str) -> dict[str, Any]:
+        """A field that is an object; empty where it is absent or null."""
+        value = self.content.get(name)
+        if value is not None and not isinstance(value, dict):
+            self.problems.append(f"{name}={json.dumps(value)}: must be an object or null; fetch the file again")
+        return value if isinstance(value, dict) else {}
 
 
 GELUS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "relu": "relu"}  # 'gelu' is the erf form, which we do not have
@@ -147,7 +155,7 @@ def _gpt2_fields(f: Fields) -> dict[str, Any]:
     return {
         "vocab_size": f.number("vocab_size"), "context": f.number("n_positions"), "depth": f.number("n_layer"), "width": width,
         "heads": heads, "ff": f.number("n_inner", 4 * width), "norm": "layernorm", "norm_bias": True, "positions": "learned",
-        "norm_eps": f.number("layer_norm_epsilon", 1e-5, whole=False), "activation": GELUS.get(act, "gelu"), "bias": True,
+        "norm_eps": f.number("layer_norm_epsilon", 1e-5, whole=False), "activation": GELUS[act], "bias": True,
         "tied_head": f.flag("tie_word_embeddings", True),
     }  # fmt: skip
 
@@ -189,16 +197,16 @@ def _llama_fields(f: Fields) -> dict[str, Any]:
 
 def _rope_base(f: Fields) -> float:
     """From ``rope_parameters`` (transformers 5) or ``rope_theta`` beside ``rope_scaling`` (4)."""
-    for name in ("rope_scaling", "rope_parameters"):
-        rope = f.content.get(name) or {}
+    ropes = {name: f.group(name) for name in ("rope_scaling", "rope_parameters")}
+    for name, rope in ropes.items():
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind != "default":
             f.problems.append(
                 f"{name}.rope_type={json.dumps(kind)}: stretched rotary frequencies, which this model does not have; choose a "
                 "checkpoint of plain rotary positions"
             )
-    rope = f.content.get("rope_parameters") or {}
-    return float(Fields({"rope_theta": f.content.get("rope_theta")} | rope, f.problems).number("rope_theta", 10_000.0, False))
+    fields = Fields({"rope_theta": f.content.get("rope_theta")} | ropes["rope_parameters"], f.problems)
+    return float(fields.number("rope_theta", 10_000.0, False))
 
 
 def _llama_json(c: ModelConfig) -> dict[str, Any]:

@@ -14,7 +14,6 @@ parameters and one shard of the output.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -40,6 +39,7 @@ from scaling.families import FAMILIES, Family, Fields, Tensor, byte_tokenizer_fi
 CONFIG, INDEX, SINGLE = "config.json", "model.safetensors.index.json", "model.safetensors"
 SHARD_BYTES = 2 << 30
 FLOATS = ("F64", "F32", "F16", "BF16")
+TRAINING = ("model.dtype", "model.dropout", "model.z_loss", "model.layers", "model.remat")  # a checkpoint decides none of them
 
 
 # ------------------------------------------------------------------------------------------- reading
@@ -75,18 +75,17 @@ def read_config(folder: str | os.PathLike[str]) -> ModelConfig:
 def _read_config(path: pathlib.Path) -> tuple[ModelConfig, Family]:
     content = _json(path)
     problems: list[str] = []
-    by_type = {family.model_type: family for family in FAMILIES}
     kind = content.get("model_type")
-    if kind not in by_type:
-        raise ConfigError(
-            [f"model_type={json.dumps(kind)}: only {' and '.join(by_type)} can be read; choose such a checkpoint"], str(path)
-        )
+    family = next((f for f in FAMILIES if f.model_type == kind), None)
+    if family is None:
+        known = " and ".join(f.model_type for f in FAMILIES)
+        raise ConfigError([f"model_type={json.dumps(kind)}: only {known} can be read; choose such a checkpoint"], str(path))
     if content.get("quantization_config"):
         problems.append("quantization_config: weights are quantized; choose the checkpoint in float32, float16 or bfloat16")
-    fields = by_type[kind].fields(Fields(content, problems))
+    fields = family.fields(Fields(content, problems))
     if not problems:
         try:
-            return model_config(parameterization="sp", zero_init_q=False, **fields), by_type[kind]
+            return model_config(parameterization="sp", zero_init_q=False, **fields), family
         except ConfigError as error:
             problems = error.problems
     raise ConfigError(problems, str(path))
@@ -95,7 +94,7 @@ def _read_config(path: pathlib.Path) -> tuple[ModelConfig, Family]:
 def _json(path: pathlib.Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(["no such file; give the folder that save_pretrained wrote"], str(path)) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError([f"not valid JSON ({error}); fetch the file again"], str(path)) from None
@@ -105,10 +104,11 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _open(root: pathlib.Path, stack: contextlib.ExitStack) -> dict[str, Any]:
-    """Tensor name -> the open file that holds it; nothing is loaded."""
+    """Tensor name -> the open file that holds it; nothing is loaded.  Beside a single file the index is not read, as by
+    transformers."""
     safetensors = _safetensors()
     names = [SINGLE]
-    if (root / INDEX).exists():
+    if not (root / SINGLE).exists() and (root / INDEX).exists():
         weight_map = _json(root / INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
             raise ConfigError(["weight_map: must name the file of every tensor; fetch the file again"], str(root / INDEX))
@@ -197,6 +197,8 @@ def write(
     """
     root = pathlib.Path(folder)
     _check_free(root, "hf export")
+    if root.name in ("", ".."):
+        raise ConfigError([f"{root}: has no name of its own; name a folder to make, such as exported"], "hf export")
     family = family_of(c)
     full = dataclasses.replace(c, **family.completed)
     ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None} | dict(special_ids or {})
@@ -360,7 +362,8 @@ def export(run_dir: str | os.PathLike[str], folder: str | os.PathLike[str], at: 
     with_tokenizer = c.data.vocab == "bytes"
     write(folder, c.model, params, special_ids=ids, more_files=byte_tokenizer_files(c.model.context) if with_tokenizer else {})
     n = flops.n_params(c.model)["total"]
-    rest = "tokenizer included" if with_tokenizer else f"tokenizer not included: {c.data.store} holds its sentencepiece model"
+    store = c.data.sources[0][0]  # of a mixture all have one vocabulary
+    rest = "tokenizer included" if with_tokenizer else f"tokenizer not included: {store} holds its sentencepiece model"
     return f"{run_dir}, step {at:,}: {n:,} parameters -> {folder} ({rest})"
 
 
@@ -374,21 +377,23 @@ def import_run(folder: str | os.PathLike[str], run_dir: str | os.PathLike[str], 
     _check_free(root, "hf import")
     m, params = read(folder)
     vocab = "bytes" if m.vocab_size == tokenizer.BYTE_VOCAB else str(m.vocab_size)
-    given = {"data.vocab": vocab, "run_dir": str(root)} | dict(overrides)
-    fixed = {f"model.{name}": value for name, value in dataclasses.asdict(m).items()}
-    if clash := sorted(given.keys() & fixed.keys()):
-        raise ConfigError([f"{name}: the checkpoint decides it; leave it out" for name in clash], "hf import")
+    fields = {f"model.{name}": value for name, value in dataclasses.asdict(m).items()}
+    clash = sorted(name for name in fields.keys() & overrides.keys() if name not in TRAINING)
+    problems = [f"{name}: the checkpoint decides it; leave it out" for name in clash]
+    if "run_dir" in overrides:
+        problems.append(f"run_dir={overrides['run_dir']!r}: the weights are a checkpoint in --to {root}; leave it out")
+    if problems:
+        raise ConfigError(problems, "hf import")
+    fields |= {"data.vocab": vocab} | dict(overrides)
     tree = ml_collections.ConfigDict(default_dict())
-    sweep.apply_overrides(tree, fixed | given)
+    sweep.apply_overrides(tree, fields)
     c = resolve(tree, "hf import")
     state = step.TrainState(jax.numpy.zeros((), jax.numpy.int32), params, optim.optimizer(c.model, c.optim).init(params))
     checkpoints = checkpoint.Checkpoints(root)
     checkpoints.save(0, state, {"track": progress.LossTrack().to_dict(), "ids_hash": "0", "digest": ""})
     checkpoints.wait()
     checkpoints.close()
-    (root / "config.py").write_text(
-        CONFIG_FILE.format(folder=folder, root=root, fields=pprint.pformat(fixed | given, width=120))
-    )
+    (root / "config.py").write_text(CONFIG_FILE.format(folder=folder, root=root, fields=pprint.pformat(fields, width=120)))
     return f"{folder}: {flops.n_params(m)['total']:,} parameters -> {root}; train with --config {root / 'config.py'}"
 
 
@@ -396,8 +401,11 @@ CONFIG_FILE = '''"""Goes on from the weights of {folder}, which scaling.hf impor
 
     python -m scaling.train --config {root}/config.py --config.data.store=tokens/mine --config.optim.lr=1e-4
 
-The token store must have the vocabulary of the weights, and run_dir stay what it is: the weights are its checkpoint of step 0.
+The token store must have the vocabulary of the weights.  They are this folder's checkpoint of step 0: the folder may be moved,
+this file must stay in it, and run_dir is where it is.
 """
+
+import pathlib
 
 import ml_collections
 
@@ -409,7 +417,7 @@ FIELDS = {fields}
 
 def get_config(arg=""):
     config = ml_collections.ConfigDict(default_dict())
-    sweep.apply_overrides(config, FIELDS)
+    sweep.apply_overrides(config, FIELDS | {{"run_dir": str(pathlib.Path(__file__).absolute().parent)}})
     config.lock()
     return config
 '''
@@ -420,7 +428,7 @@ def get_config(arg=""):
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m scaling.hf", description="Hugging Face checkpoint folders (GPT-2, Llama) from and to run directories."
     )
     verbs = parser.add_subparsers(dest="verb", required=True)

@@ -299,7 +299,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _count(text: str) -> int:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not value.is_integer():
         raise argparse.ArgumentTypeError(f"{text}: must be a whole number, such as 4e6")
     return int(value)

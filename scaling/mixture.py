@@ -1,8 +1,8 @@
 """What a run trains on: one token store, or several with weights.  Imports no jax, so that planning is instant.
 
-Sources alternate window by window in fixed proportions: of the first n windows source i has n w_i / W, to within one window
-for each source.  Which source the k-th window comes from, and which of its windows that is, depends on k and the weights
-alone, so it is the same for every batch size, host, budget and restart.  It is the rule of ``grain.MapDataset.mix``.
+Sources alternate window by window in fixed proportions: of the first n windows source i has n w_i / W, to within as many
+windows as there are sources.  Which source the k-th window comes from, and which of its windows that is, depends on k and the
+weights alone, so it is the same for every batch size, host, budget and restart.  It is the rule of ``grain.MapDataset.mix``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -76,8 +77,11 @@ class Dataset:
         """Stores with weights.
 
         Raises:
-          StoreError: when their vocabularies differ.
+          StoreError: when their vocabularies differ, or two hold the same tokens.
+          ValueError: when there is not one weight for each.
         """
+        if len(weights) != len(stores):
+            raise ValueError(f"{len(stores)} stores and {len(weights)} weights; give one for each")
         first = stores[0]
         for store in stores[1:]:
             if store.tokenizer_fingerprint != first.tokenizer_fingerprint:
@@ -85,6 +89,12 @@ class Dataset:
                     f"data.mixture: {first.path} (vocabulary {first.vocab!r}, {first.tokenizer_fingerprint}) and {store.path} "
                     f"({store.vocab!r}, {store.tokenizer_fingerprint}) have different tokens; build one with the vocabulary of "
                     f"the other: python -m scaling.corpus ... --vocab {first.path}"
+                )
+        for one, other in itertools.combinations(stores, 2):
+            if one.fingerprint == other.fingerprint:
+                raise StoreError(
+                    f"data.mixture: {one.path} and {other.path} hold the same tokens ({one.fingerprint}); name one and add the "
+                    f"weights"
                 )
         names = tuple(store.path.name for store in stores)
         if len(set(names)) < len(names):

@@ -100,7 +100,8 @@ def make_plan(
         units.check_split(windows, config.machine, f"batch={config.batch!r} is {windows} windows")
     except ValueError as error:
         problems.append(str(error))
-    if stream_tokens is not None and tokens > stream_tokens * config.data.epochs:
+    # a quotient: the product of 2.3 and 6,400 is less than 14,720
+    if stream_tokens is not None and (stream_tokens == 0 or tokens / stream_tokens > config.data.epochs):
         problems.append(_too_long(config, tokens, stream_tokens))
     warmup = trunk.warmup_steps if trunk else _warmup_steps(config, n, batch_tokens, steps, steps_of)
     fork_steps = 0 if fork_at is None else steps_of(fork_at, tokens)

@@ -122,11 +122,6 @@ def mean_entropy(entropies: Sequence[float], context: int) -> float:
     return (math.fsum(first) + (context - len(first)) * entropies[-1]) / context
 
 
-def stream_tokens(store: TokenStore, context: int) -> int:
-    """Tokens of one epoch in whole windows of ``context`` targets."""
-    return (store.splits["train"].tokens - 1) // context * context
-
-
 def open_store(path: str | os.PathLike[str]) -> TokenStore:
     """Opens a store after a quick check: schema and file sizes, not content.
 

@@ -97,6 +97,7 @@ def test_the_command_writes_and_tells(checked, capsys):
     (["--widths", "64,100"], "--widths 64,100: needs two or more"),
     (["--widths", "64,wide"], "--widths 64,wide: needs two or more"),
     (["--seeds", "0"], "--seeds 0: needs at least 1"),
+    (["--seeds", "two"], "--seeds: 'two' must be a whole number"),
 ])  # fmt: skip
 def test_what_cannot_be_measured_is_refused(words, message, tmp_path, capsys):
     # fails when a traceback, or a division by zero minutes later, takes the place of the message

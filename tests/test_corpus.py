@@ -22,6 +22,8 @@ import zstandard
 
 from scaling import corpus, store
 from scaling.corpus import build, load_store, main, open_store, split_of
+from scaling.data import Stream
+from scaling.mixture import Dataset
 from scaling.sources import DemoSource, FileSource, SourceError, demo
 from scaling.sources.demo import prose_lines
 from scaling.store import StoreError
@@ -211,13 +213,16 @@ BAD = {
     "holdout": ({"a.jsonl": ROWS}, ["--text", "{}/a.jsonl", "--holdout", "1"], "--holdout 1: must be at least 2"),
     "no place": ({"a.jsonl": ROWS}, ["--text", "{}/a.jsonl", "--out", "{}/a.jsonl/out"], "cannot be written"),
     "no such device": ({"a.jsonl": ROWS}, ["--text", "{}/a.jsonl", "--out", "/proc/tokens"], "cannot be written"),
+    "no name": ({"a.jsonl": ROWS}, ["--text", "{}/a.jsonl", "--out", "."], "--out .: has no name of its own; name a folder"),
+    "home": ({}, ["--text", "~/books/*.txt"], "no folder /nowhere/books"),
     "file in the way": ({"a.jsonl": ROWS, "out": b"x"}, ["--text", "{}/a.jsonl"], "out: exists and is no token store"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input(tmp_path, capsys, name):
+def test_bad_input(tmp_path, capsys, monkeypatch, name):
     # fails when bad input gives a traceback, another status, a message without place or remedy, or leaves a folder
+    monkeypatch.setenv("HOME", "/nowhere")
     files, arguments, message = BAD[name]
     for file, content in files.items():
         (tmp_path / file).write_bytes(content)
@@ -389,9 +394,9 @@ def test_damaged_stores_are_refused(built):
 
 def test_stream_tokens(built):
     # fails when the planner and the stream disagree about what one epoch holds
-    tokens = built.splits["train"].tokens
-    assert corpus.stream_tokens(built, 16) == (tokens - 1) // 16 * 16 <= tokens - 1
-    assert corpus.stream_tokens(built, tokens) == 0
+    tokens, planned = built.splits["train"].tokens, Dataset.of([built]).stream_tokens
+    assert planned(16) == Stream.open(built, 16, 0).epoch_windows * 16 == (tokens - 1) // 16 * 16
+    assert planned(tokens) == 0
 
 
 def test_load_store(built, tmp_path):

@@ -18,7 +18,7 @@ from oracles import huggingface, require
 from oracles.references import CASES, GPT2, MISTAKES, SP
 from training import contents
 
-from scaling import config, data, flops, hf, model, runs, store, tokenizer
+from scaling import config, data, flops, hf, model, runs, store, sweep, tokenizer
 
 TOLERANCE = 1e-4
 
@@ -80,7 +80,7 @@ def test_transformers_opens_what_is_written(case, name, caplog):
     assert sum(p.numel() for p in opened.parameters()) >= flops.n_params(x.c)["total"]
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if "muP" not in n])
+@pytest.mark.parametrize("name", CASES)
 def test_what_transformers_wrote_is_read(case, name, tmp_path):
     # fails when shards are not joined, on transformers' own spelling of a field, or a tensor in the wrong place
     x = case(name)
@@ -89,7 +89,8 @@ def test_what_transformers_wrote_is_read(case, name, tmp_path):
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
     c, params = hf.read(tmp_path)
     ours = dataclasses.replace(x.c, zero_init_q=False, **({"bias": True, "norm_bias": True} if "GPT-2" in name else {}))
-    assert c == ours == hf.read_config(tmp_path)
+    assert c == hf.read_config(tmp_path)
+    assert c == ours or "muP" in name  # whose multipliers are in the weights
     assert error(forward(c, params, x.tokens_BT), huggingface.logits_of(opened, x.tokens_BT)) < TOLERANCE
 
 
@@ -107,6 +108,19 @@ def test_a_mistake_shows(case, name, wrong, tmp_path):
         assert "GELU" in wrong and "can be read" in str(problem)  # what we have not is refused, not read as something else
         return
     assert error(forward(c, params, x.tokens_BT), theirs) < TOLERANCE  # read as it stands, not as it was meant
+
+
+def test_of_a_single_file_and_an_index_the_single_file_is_read(case, tmp_path):
+    # fails when an index that was left behind sends us to other weights than transformers opens
+    x = case("Llama")
+    folder = tmp_path / "both"
+    hf.write(folder, x.c, x.params, shard_bytes=5_000)
+    other = tmp_path / "other"
+    hf.write(other, x.c, jax.tree.map(lambda p: 0.5 * p, x.params))
+    (other / hf.SINGLE).rename(folder / hf.SINGLE)
+    theirs = huggingface.logits_of(huggingface.open_folder(folder), x.tokens_BT)
+    assert error(theirs, x.logits_BTV) > 0.1
+    assert error(forward(*hf.read(folder), x.tokens_BT), theirs) < TOLERANCE
 
 
 def test_half_precision_files_and_older_names_are_read(case, tmp_path):
@@ -198,7 +212,11 @@ def pickled(folder):
 
 
 def index(content):
-    return lambda folder: (folder / hf.INDEX).write_text(json.dumps(content))
+    def spoil(folder):
+        (folder / hf.SINGLE).unlink()
+        (folder / hf.INDEX).write_text(json.dumps(content))
+
+    return spoil
 
 
 Q = "model.layers.1.self_attn.q_proj.weight"
@@ -211,6 +229,10 @@ REFUSED = [
     ("Llama", fields(rope_scaling={"rope_type": "llama3"}), ("config.json", 'rope_scaling.rope_type="llama3"', "plain rotary")),
     ("Llama", fields(rope_scaling={"type": "linear"}), ("config.json", '="linear"', "plain rotary")),
     ("Llama", fields(rope_parameters={"rope_type": "yarn"}), ("config.json", 'rope_parameters.rope_type="yarn"', "plain")),
+    ("Llama", fields(rope_scaling="linear"), ("config.json", 'rope_scaling="linear"', "an object or null", "fetch")),
+    ("Llama", fields(rope_parameters=[1]), ("config.json", "rope_parameters=[1]", "an object or null", "fetch")),
+    ("Llama", fields(model_type=[]), ("config.json", "model_type=[]", "gpt2 and llama")),
+    ("GPT-2", fields(activation_function=[]), ("config.json", "activation_function=[]", '"gelu_new"')),
     ("Llama", fields(attention_bias=True), ("config.json", "attention_bias=true", "mlp_bias", "choose another")),
     ("Llama", fields(sliding_window=4096), ("config.json", "sliding_window=4096", "null")),
     ("Llama", fields(head_dim=8), ("config.json", "head_dim=8", "hidden_size=24")),
@@ -253,6 +275,26 @@ def test_what_cannot_be_read_is_refused(case, name, spoil, words, tmp_path, caps
 
 
 @pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["export"], "error: command line: the following arguments are required: --run, --to"),
+        (["export", "--run", "r", "--to", "t", "--step", "last"], "error: command line: --step: 'last' must be a whole number"),
+        (["export", "--run", "r", "--to", "t", "--config.seed=1"], "export takes no --config fields"),
+        (["import", "--from", "{}/model.safetensors", "--to", "t"], "model.safetensors/config.json: no such file; give the"),
+        (["import", "--from", "{}", "--to", "t", "--config.run_dir=r"], "run_dir='r': the weights are a checkpoint in --to t"),
+        (["import", "--from", "{}", "--to", "t", "--config.model.width=8"], "model.width: the checkpoint decides it; leave it"),
+    ],
+)
+def test_a_wrong_command_is_told_and_writes_nothing(case, words, told, tmp_path, monkeypatch, capsys):
+    # fails on a traceback or a page of usage, and when weights are imported into a folder that training would not look in
+    monkeypatch.chdir(tmp_path)
+    folder = case("Llama").folder
+    assert hf.main([word.format(folder) for word in words]) == runs.BAD_CONFIG
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and told in said and "usage" not in said and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("changed", "words"),
     [
         ({"positions": "none"}, ("model.positions='none'", "learned", "rotary")),
@@ -274,11 +316,14 @@ def test_what_cannot_be_written_is_refused(changed, words, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_in_use_is_refused_and_a_failure_leaves_nothing(case, tmp_path):
+def test_a_folder_in_use_is_refused_and_a_failure_leaves_nothing(case, tmp_path, monkeypatch):
     # fails when a checkpoint is written over, or half of one is left under its name
     x = case("Llama")
     with pytest.raises(config.ConfigError, match="is there already; choose another"):
         hf.write(x.folder, x.c, x.params)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(config.ConfigError, match="has no name of its own; name a folder"):
+        hf.write(".", x.c, x.params)
     broken = {**x.params, "blocks": {**x.params["blocks"], "mlp": None}}
     with pytest.raises(KeyError):
         hf.write(tmp_path / "model", x.c, broken)
@@ -320,8 +365,32 @@ def test_a_trained_run_is_exported_and_goes_on_from_its_weights(trainer, tmp_pat
     assert hf.main(["import", "--from", str(tmp_path / "hf"), "--to", str(back), *words]) == 0
     words = [f"--config.data.store={trainer.store}", "--config.data.val_windows=16", "--config.data.epochs=100"]
     cache = f"--config.machine.compile_cache={os.environ['JAX_COMPILATION_CACHE_DIR']}"
-    trainer.finish(trainer.start("--config", str(back / "config.py"), *words, cache))
-    assert runs.read_json(back / runs.DONE)["val_loss"] == pytest.approx(done["val_loss"], abs=1e-4)
+    moved = back.rename(tmp_path / "moved")
+    trainer.finish(trainer.start("--config", str(moved / "config.py"), *words, cache))
+    assert runs.read_json(moved / runs.DONE)["val_loss"] == pytest.approx(done["val_loss"], abs=1e-4)
+
+
+def test_an_imported_run_trains_where_its_config_lies(case, tmp_path, monkeypatch):
+    # fails when the run directory is what was typed at import, where another folder would begin with random weights; or when
+    # a field that no checkpoint decides cannot be given
+    monkeypatch.chdir(tmp_path)
+    words = ["--config.model.dropout=0.1", "--config.model.dtype=bfloat16", "--config.model.layers=scan"]
+    assert hf.main(["import", "--from", str(case("Llama").folder), "--to", "run", *words]) == 0
+    read = config.resolve(sweep.load_config("run/config.py")[0])
+    assert read.model == dataclasses.replace(hf.read_config(case("Llama").folder), dropout=0.1, dtype="bfloat16", layers="scan")
+    (tmp_path / "elsewhere").mkdir()
+    moved = (tmp_path / "run").rename(tmp_path / "elsewhere" / "moved")
+    for here, name in ((tmp_path, "elsewhere/moved/config.py"), (moved, "config.py")):
+        monkeypatch.chdir(here)
+        assert config.resolve(sweep.load_config(name)[0]).run_dir == str(moved)
+
+
+def test_export_of_a_mixture_names_a_store_that_has_the_vocabulary(tmp_path, monkeypatch):
+    # fails when it names data.store, which a mixture does not use
+    mixture = (("tokens/a", 3), ("tokens/b", 1))
+    c = tiny.train_config(data_mixture=mixture, data_vocab="300", model_vocab_size=300)
+    monkeypatch.setattr(hf, "load_run", lambda run_dir, at: (c, tiny.wide_params(c.model), 5))
+    assert "tokenizer not included: tokens/a holds" in hf.export("run", tmp_path / "hf")
 
 
 def test_export_names_what_is_missing(tmp_path, capsys):

@@ -165,6 +165,7 @@ BAD = {
     "concentration": (["--concentration", "0"], "--concentration 0: must be from 0.01"),
     "seed": (["--seed", "-1"], "--seed -1: must not be negative"),
     "tokens": (["--tokens", "10"], "--tokens 10: must be at least 1,000"),
+    "word": (["--tokens", "abc"], "--tokens: abc: must be a whole number, such as 4e6"),
     "slow": (["--order", "10", "--symbols", "2"], "forgets its beginning too slowly (not at rest after 5,000 steps)"),
     "context": (["--context", "0"], "--context 0: must be at least 1"),
     "another": (["--seed", "9"], "holds a store of another source"),

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import pickle
+import shutil
 import signal
 
 import grain
@@ -78,12 +79,14 @@ def test_counts_are_the_share_of_any_start(weights, n):
     assert (np.diff(counts(np.array([n, n + 1]), weights)) >= 0).all()
 
 
-@hypothesis.given(st.lists(st.tuples(st.integers(0, 500), st.integers(1, 50)), min_size=1, max_size=5))
-def test_an_epoch_ends_when_the_first_source_has_been_seen(parts):
-    # fails when a source is seen more than once in an epoch, or the epoch could have been longer
+@hypothesis.given(st.lists(st.tuples(st.integers(0, 500), st.integers(1, 50)), min_size=1, max_size=5), st.integers(2, 50))
+def test_an_epoch_ends_when_the_first_source_has_been_seen(parts, epochs):
+    # fails when a source is seen more than once in an epoch, or the epoch could have been longer; and over several epochs, when
+    # one is seen more often than that by more windows an epoch than there are sources
     available, weights = zip(*parts, strict=True)
     n = epoch_windows(available, weights)
     assert (counts(n, weights) <= available).all() and (counts(n + 1, weights) > available).any()
+    assert (counts(epochs * n, weights) <= epochs * (np.array(available) + len(parts))).all()
 
 
 def test_weights_are_proportions():
@@ -179,6 +182,17 @@ def test_no_source_repeats_unless_asked(dataset, stream):
         stream.window_ids(0, 3 * one + 10)
 
 
+def test_the_epochs_that_a_refusal_names_are_enough(stores):
+    # fails when the remedy is refused in its turn: 9 windows hold 6 of the first source, which has 3, but 2 epochs are 8
+    context = (stores[0].splits["train"].tokens - 1) // 3
+    pair = Dataset.of(stores[:2], (2, 1))
+    assert pair.available(context)[0] == 3 and pair.stream_tokens(context) == 4 * context
+    for epochs in (1, 2):
+        with pytest.raises(StreamError, match=r"allow repeats with data\.epochs=2\.3"):
+            open_stream(pair, context, 7, budget_tokens=9 * context, epochs=epochs)
+    assert open_stream(pair, context, 7, budget_tokens=9 * context, epochs=2.3).budget_windows == 9
+
+
 def test_rows_tell_what_they_are(stream):
     # fails when a mixture of other weights or stores looks the same in a log
     assert "weights=(5, 1, 2)" in repr(Rows(stream, 8)) and "generated" in repr(Rows(stream, 8))
@@ -191,8 +205,9 @@ def test_one_store_is_as_before(stores):
     # fails when the order, the fingerprint or the result of a run on one store changes because mixtures exist
     single = Dataset.of(stores[:1])
     assert single.fingerprint == stores[0].fingerprint and not single.mixed
-    assert single.stream_tokens(CONTEXT) == corpus.stream_tokens(stores[0], CONTEXT)
-    assert open_stream(single, CONTEXT, 7) == data.Stream.open(stores[0], CONTEXT, 7)
+    alone = data.Stream.open(stores[0], CONTEXT, 7)
+    assert single.stream_tokens(CONTEXT) == alone.epoch_windows * CONTEXT
+    assert open_stream(single, CONTEXT, 7) == alone
     tree = config.default_dict()
     assert "weights" not in config.identity(config.resolve(tree))["data"]
 
@@ -205,6 +220,7 @@ def test_weights_and_tokens_are_a_run_s_identity_and_paths_are_not(stores):
         return config.digest(config.resolve(tree), prints)
 
     assert digest([("a", 3), ("b", 1)]) == digest((("c/d", 3.0), ("e", 1))) != digest([("a", 1), ("b", 3)])
+    assert digest([("a", 3), ("b", 1)]) == digest([("a", 6), ("b", 2)]) == digest([("a", 0.75), ("b", 0.25)])
     prints = {Dataset.of(part, (1, 1)).fingerprint for part in (stores[:2], stores[1::-1], stores[1:])}
     assert len(prints) == 3
 
@@ -215,6 +231,18 @@ def test_other_vocabularies_are_refused(stores, tmp_path):
     bpe = corpus.build(FileSource([str(tmp_path / "a.txt")]), tmp_path / "bpe", vocab="300")
     with pytest.raises(StoreError, match=r"have different tokens; build one with the vocabulary of the other"):
         Dataset.of([stores[0], bpe], (1, 1))
+
+
+def test_the_same_tokens_twice_are_refused(stores, tmp_path):
+    # fails when a copy or another spelling of a path is a source of its own: both have one order, so the same windows come
+    # twice in an epoch, and of two sources with one name the counts of one are lost
+    shutil.copytree(stores[0].path, tmp_path / "copy")
+    copy = corpus.open_store(tmp_path / "copy")
+    for twin in (copy, stores[0], corpus.open_store(stores[1].path / ".." / stores[0].path.name)):
+        with pytest.raises(StoreError, match=r"digests and .* hold the same tokens .*; name one and add the weights"):
+            Dataset.of([stores[1], stores[0], twin], (1, 2, 1))
+    with pytest.raises(ValueError, match="2 stores and 1 weights"):
+        Dataset.of(stores[:2])
 
 
 def test_validation_weighs_the_sources_as_training_does(dataset):
@@ -358,4 +386,4 @@ def test_names_of_sources_are_distinct(stores, tmp_path):
     other = tmp_path / stores[0].path.name
     other.symlink_to(stores[1].path)
     names = Dataset.of([stores[0], corpus.open_store(other)], (1, 1)).names
-    assert len(set(names)) == 2 and mixture.Dataset.of(stores).names == ("digests", "small", "generated")
+    assert len(set(names)) == 2 and mixture.Dataset.of(stores, (1, 1, 1)).names == ("digests", "small", "generated")

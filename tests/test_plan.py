@@ -92,6 +92,8 @@ def test_a_budget_beyond_the_stream():
     assert "needs 25,600 tokens" in text and "holds 10,000" in text and "data.epochs=2.6" in text
     assert make_plan(tiny.train_config(budget="200 steps", data_epochs=2.6), stream_tokens=10_000).epochs == 2.56
     assert make_plan(tiny.train_config(budget="78 steps"), stream_tokens=10_000).epochs < 1
+    assert "data.epochs=2.3," in problems_of(stream_tokens=6400, budget="115 steps", data_epochs=2.2)
+    assert make_plan(tiny.train_config(budget="115 steps", data_epochs=2.3), stream_tokens=6400).epochs == 2.3
 
 
 @pytest.mark.parametrize(

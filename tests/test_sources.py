@@ -16,13 +16,10 @@ import pytest
 import zstandard
 from array_record.python.array_record_module import ArrayRecordWriter
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from oracles import require
 
 from scaling.corpus import build, main, open_store
 from scaling.sources import FileSource, HubSource, SourceError, files, records
-
-NEEDS_DATASETS = pytest.mark.skipif(
-    importlib.util.find_spec("datasets") is None, reason="hub datasets need their extra: pip install -e '.[datasets]'"
-)
 
 
 def rows(n: int = 90) -> list[dict[str, str]]:
@@ -235,6 +232,13 @@ def test_array_records_of_texts_and_of_examples(tmp_path):
     array_record(tmp_path / "c4-train.array_record-00000-of-00002", made)
     found = texts(FileSource([str(tmp_path / "c4-*")]))
     assert found == {f"c4-train.array_record-00000-of-00002#{r['id']}": r["text"] for r in rows()}
+    numbered = [example(text=r["text"].encode(), id=[i * 1000 - 7]) for i, r in enumerate(rows())]
+    array_record(tmp_path / "n.array_record", numbered)
+    array_record(tmp_path / "m.array_record", [example(text=b"x", id=[1, 2])])  # no id: two numbers
+    found = texts(FileSource([str(tmp_path / "?.array_record")], "text"))
+    assert {k: v for k, v in found.items() if k[0] in "nm"} == {"m.array_record#1": "x"} | {
+        f"n.array_record#{i * 1000 - 7}": r["text"] for i, r in enumerate(rows())
+    }
     titles = [example(title=b"A title", text=b"x" * 300)]
     array_record(tmp_path / "t.arrayrecord", titles)
     assert list(texts(FileSource([str(tmp_path / "t.arrayrecord")], "title")).values()) == ["A title"]
@@ -243,9 +247,9 @@ def test_array_records_of_texts_and_of_examples(tmp_path):
 def test_what_is_no_example_is_text():
     # fails when ordinary text is taken for a protocol buffer
     for text in ("", "\n", "\n\n\n", "\n\x05hello", "A line\nand another", "\n\x02\n", "0\x0a"):
-        assert not records.example(text.encode()), text
-    whole = example(text=b"some text", n=[1, 2, 3])
-    assert records.example(whole) == {"text": b"some text"}
+        assert records.example(text.encode()) is None, text
+    whole = example(text=b"some text", n=[1, 2, 3], one=[-(2**63)], none=[])
+    assert records.example(whole) == {"text": b"some text", "one": -(2**63)}
     for end in range(1, len(whole)):
         assert records.example(whole[:end]) is None
 
@@ -256,8 +260,9 @@ def test_what_is_no_example_is_text():
         (b"caf\xe9", "text", "record 1: not UTF-8 at byte 3; records must be texts or tf.train.Example"),
         (example(content=b"x"), "contents", "no text feature 'contents' (it has 'content'); name the text with --field."),
         (example(content=b"x"), "contents", 'Did you mean "content"?'),
+        (example(content=b"x", n=[1]), "n", "no text feature 'n' (it has 'content'); name the text with --field."),
     ],
-    ids=("bytes", "feature", "hint"),
+    ids=("bytes", "feature", "hint", "number"),
 )
 def test_bad_records(tmp_path, content, field, message):
     # fails when pickled or encoded records become text, or the message does not tell the record and the remedy
@@ -289,7 +294,7 @@ def test_formats_by_name():
 @pytest.fixture
 def dataset(tmp_path, monkeypatch) -> pathlib.Path:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    datasets = pytest.importorskip("datasets")
+    datasets = require("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "stories"
     folder.mkdir()
@@ -298,7 +303,6 @@ def dataset(tmp_path, monkeypatch) -> pathlib.Path:
     return folder
 
 
-@NEEDS_DATASETS
 def test_a_dataset_becomes_a_store(dataset, tmp_path, capsys):
     # fails when rows are lost, ids or the fingerprint depend on the folder's place, or changed text goes unnoticed
     words = ["--dataset", str(dataset), "--out", str(tmp_path / "out")]
@@ -321,7 +325,6 @@ def test_a_dataset_becomes_a_store(dataset, tmp_path, capsys):
     assert len(texts(HubSource(str(moved), split="test"))) == 20
 
 
-@NEEDS_DATASETS
 def test_bad_datasets(dataset, tmp_path, capsys):
     # fails when a wrong name, split or column is a traceback, or is told without remedy
     cases = {
@@ -334,6 +337,30 @@ def test_bad_datasets(dataset, tmp_path, capsys):
         error = capsys.readouterr().err
         assert message in error and "Traceback" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dataset_is_asked_for_as_the_command_says(tmp_path, capsys, monkeypatch):
+    # fails when configuration, split or revision do not reach load_dataset, ids lack the dataset or split, or its error is a
+    # traceback
+    datasets = require("datasets")
+    asked = []
+
+    def load_dataset(*words, **options):
+        asked.append((words, options))
+        if len(asked) > 2:
+            raise ConnectionError("Couldn't reach the hub\nmore lines")
+        return datasets.Dataset.from_list(rows())
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    words = ["--dataset", "org/name", "--dataset-config", "small", "--dataset-split", "dev", "--dataset-revision", "v2"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    assert asked == [(("org/name", "small"), {"split": "dev", "revision": "v2"})]
+    capsys.readouterr()
+    assert texts(HubSource("org/name", split="dev")) == {f"org/name/dev#{r['id']}": r["text"] for r in rows()}
+    assert asked[1] == (("org/name", None), {"split": "dev", "revision": None})
+    assert main([*words, "--out", str(tmp_path / "other")]) == 2
+    told = "error: --dataset org/name small dev: cannot be loaded (Couldn't reach the hub); check the name, --dataset-config"
+    assert capsys.readouterr().err.startswith(told) and not (tmp_path / "other").exists()
 
 
 def test_datasets_without_the_extra(tmp_path, capsys, monkeypatch):
@@ -360,6 +387,6 @@ def test_a_store_with_the_vocabulary_of_another(tmp_path, capsys):
     assert second.vocab == "300" and second.tokenizer.fingerprint == first.tokenizer.fingerprint
     assert Dataset.of([first, second], (2, 1)).mixed
     assert main([*words, "300"]) == 2
-    assert "holds a store of another" in capsys.readouterr().err
+    assert "holds a store of another tokenizer (" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "c")]) == 2
     assert "or a store whose vocabulary to take" in capsys.readouterr().err

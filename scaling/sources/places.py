@@ -140,7 +140,7 @@ def _brief(error: Exception) -> str:
 
 def _nearby(pattern: str, known: Callable[[str], object]) -> str:
     """What is there instead, for a glob that matches nothing."""
-    folder = os.path.dirname(pattern) or "."
+    folder = os.path.dirname(os.path.expanduser(pattern)) or "."
     if glob.has_magic(folder):
         return "; check the folder, and quote the pattern so that the shell leaves it alone"
     if not os.path.isdir(folder):

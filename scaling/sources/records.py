@@ -38,7 +38,7 @@ def array_record(path: str, shown: str) -> Iterator[tuple[int, int, bytes]]:
         ) from None
 
 
-def text_and_id(record: bytes, field: str, where: str) -> tuple[str, str | None]:
+def text_and_id(record: bytes, field: str, where: str) -> tuple[str, str | int | None]:
     """The text of a record, and the id that a tf.train.Example may carry.
 
     Raises:
@@ -47,14 +47,15 @@ def text_and_id(record: bytes, field: str, where: str) -> tuple[str, str | None]
     features = example(record)
     if features is None:
         return _decoded(record, where), None
-    if field not in features:
-        names = ", ".join(map(repr, list(features)[:8]))
+    texts = {name: value for name, value in features.items() if isinstance(value, bytes)}
+    if field not in texts:
+        names = ", ".join(map(repr, list(texts)[:8])) or "none"
         raise SourceError(
             f"{where}: no text feature {field!r} (it has {names}); name the text with --field."
-            f"{units.did_you_mean(field, features)}"
+            f"{units.did_you_mean(field, texts)}"
         )
     row_id = features.get("id") if field != "id" else None
-    return _decoded(features[field], where), None if row_id is None else row_id.decode(errors="replace")
+    return _decoded(texts[field], where), row_id.decode(errors="replace") if isinstance(row_id, bytes) else row_id
 
 
 def _decoded(data: bytes, where: str) -> str:
@@ -66,14 +67,15 @@ def _decoded(data: bytes, where: str) -> str:
         ) from None
 
 
-def example(record: bytes) -> dict[str, bytes] | None:
-    """The features of a serialized tf.train.Example that are one byte string, by name; None for any other record.
+def example(record: bytes) -> dict[str, bytes | int] | None:
+    """The features of a serialized tf.train.Example that are one byte string or one whole number, by name; None for any other
+    record.
 
     The message, from tensorflow/core/example/*.proto: Example {1: Features {1: map<string 1, Feature 2 {1: BytesList
-    {1: repeated bytes}, ...}>}}.  A text would have to begin with a line feed and the exact length of the rest to be taken
-    for one.
+    {1: repeated bytes}, 2: FloatList, 3: Int64List {1: repeated int64}}>}}.  A text would have to begin with a line feed and
+    the exact length of the rest to be taken for one.
     """
-    out: dict[str, bytes] = {}
+    out: dict[str, bytes | int] = {}
     try:
         top = _fields(record)
         if not top or any(number != 1 or not isinstance(value, bytes) for number, value in top):
@@ -84,12 +86,22 @@ def example(record: bytes) -> dict[str, bytes] | None:
                 if number != 1 or not isinstance(pair.get(1), bytes) or not isinstance(pair.get(2, b""), bytes):
                     return None
                 for kind, values in _fields(pair.get(2, b"")):
-                    strings = [value for _, value in _fields(values)] if kind == 1 else []
-                    if len(strings) == 1 and isinstance(strings[0], bytes):
-                        out[pair[1].decode()] = strings[0]
+                    held = [value for _, value in _fields(values)] if kind in (1, 3) else []
+                    value = held[0] if len(held) == 1 else None
+                    value = _one_int64(value) if kind == 3 else value
+                    if isinstance(value, bytes if kind == 1 else int):
+                        out[pair[1].decode()] = value
     except (ValueError, IndexError, TypeError):
         return None
     return out
+
+
+def _one_int64(value: Any) -> int | None:
+    """The number of an Int64List with the one field ``value``, packed (as proto3 writes it) or not; None for several."""
+    if isinstance(value, bytes):
+        number, end = _varint(value, 0) if value else (None, 0)
+        value = number if end == len(value) else None
+    return None if value is None else value - (value >> 63 << 64)  # two's complement
 
 
 def _fields(data: bytes) -> list[tuple[int, Any]]:
