@@ -180,7 +180,7 @@ def measure(contender: str, size: str, args: argparse.Namespace) -> dict[str, fl
     command += ["--seconds", str(args.seconds), "--micro-batches", str(args.micro_batches)]
     core = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     pin = (lambda: os.sched_setaffinity(0, {core})) if core is not None else None
-    env = os.environ | LocalBackend().environment()
+    env = os.environ | ({} if args.system_allocator else LocalBackend().environment())
     done = subprocess.run(command, env=env, preexec_fn=pin, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{contender} at {size} failed:\n{done.stderr}")
@@ -211,6 +211,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of steps for each contender and round")
     parser.add_argument("--micro-batches", type=int, default=0, help="of our step (default: as its rule has it, 4 here)")
+    parser.add_argument("--system-allocator", action="store_true", help="leave the allocator as the system has it")
     able = [c for c in (*MODELS, *PEERS) if c != "ours-bf16" or has_bfloat16()]
     parser.add_argument("--contenders", nargs="+", choices=able, default=able, metavar="NAME", help=f"of {', '.join(able)}")
     parser.add_argument("--child", choices=[*MODELS, *PEERS, *ROOFLINES], help=argparse.SUPPRESS)
