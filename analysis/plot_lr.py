@@ -1,7 +1,7 @@
 """Does one learning rate serve every corner?  ``python -m analysis.plot_lr --runs runs/lr_transfer``.
 
 Draws loss against learning rate for every size and budget of a sweep of rates (``configs/lr_transfer.py``) and judges the
-regret at the shared rate, the loss beyond each corner's own best, against the noise of seeds.  Writes lr.png, lr.svg and
+regret at one shared rate, the loss beyond each corner's own best, against the noise of seeds.  Writes lr.png, lr.svg and
 lr.json, and says the same in words.
 """
 
@@ -84,7 +84,7 @@ class Corner:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Over all corners: the rate whose largest regret is least, and what that means.
+    """Over all corners: the rate that is judged, and what its regrets mean.
 
     ``noise`` is the standard deviation, over seeds, of the difference between two rates at one seed; None without a second one.
     """
@@ -143,16 +143,20 @@ def _with_first_seed(losses: Mapping[float, Mapping[int, float]]) -> dict[float,
     return {rate: at for rate, at in losses.items() if first in at}
 
 
-def judge(found: Sequence[Corner]) -> Verdict:
-    """The shared rate and whether it serves.
+def judge(found: Sequence[Corner], rate: float | None = None) -> Verdict:
+    """Whether a rate serves every corner: ``rate``, or the one whose largest regret is least.
 
     Raises:
-      LoadError: when no rate was trained in every corner.
+      LoadError: when no rate, or not this one, was trained in every corner.
     """
     common = set.intersection(*(set(c.rates) for c in found))
     if not common:
         raise load.LoadError("no rate was trained at every size and budget; give all the same sweep.rates")
-    shared = min(sorted(common), key=lambda r: max(c.regret(r)[0] for c in found))
+    if rate is not None and rate not in common:
+        raise load.LoadError(
+            f"--rate {rate:g}: not trained at every size and budget; {', '.join(f'{r:g}' for r in sorted(common))} were"
+        )
+    shared = rate or min(sorted(common), key=lambda r: max(c.regret(r)[0] for c in found))
     noise, freedom = seed_noise(found)
     refused = None
     if edges := [f"{c.name} ({c.best:g})" for c in found if c.at_edge]:
@@ -204,9 +208,9 @@ def conclusion(verdict: Verdict) -> str:
     if verdict.refused:
         return f"no verdict: {verdict.refused}"
     if verdict.transfers:
-        return f"one rate serves: at {verdict.shared:g} no corner loses more than seed noise"
+        return f"one rate serves: at {verdict.shared:g} no corner loses more than two standard deviations of seed noise"
     beyond = "; ".join(f"{c.name} loses {c.regret(verdict.shared)[0]:.4f}" for c in verdict.corners if not verdict.within(c))
-    return f"one rate does not serve: even at the best shared one, {verdict.shared:g}, {beyond}, more than seed noise"
+    return f"{verdict.shared:g} does not serve: {beyond}, more than two standard deviations of seed noise"
 
 
 def to_json(verdict: Verdict) -> dict[str, Any]:
@@ -335,9 +339,10 @@ def main(argv: list[str] | None = None) -> None:
     assert __doc__ is not None
     parser = Parser(prog="python -m analysis.plot_lr", description=__doc__)
     parser.add_argument("--runs", required=True, metavar="FOLDER", help="a sweep's folder, such as runs/lr_transfer")
+    parser.add_argument("--rate", type=float, help="judge this one (default: the rate whose largest regret is least)")
     parser.add_argument("--out", metavar="FOLDER", help="where to write (default: the sweep's folder)")
     args = parser.parse_args(argv)
-    verdict = judge(corners(pathlib.Path(args.runs)))
+    verdict = judge(corners(pathlib.Path(args.runs)), args.rate)
     out = cli.out_dir(args)
     runs.write_json(out / "lr.json", to_json(verdict))
     drawn = figure(verdict)

@@ -11,7 +11,7 @@ in the same folder and without training anything twice:
 
     python -m scaling.launch --sweep lr_transfer.py --config.sweep.best=8e-3
 
-adds rates a factor of sqrt(2) below and above it, and a second seed at it and at its neighbours a factor of 2 away, which
+adds rates a factor of sqrt(2) below and above it, and a second seed at it and at its neighbours up to a factor of 2 away, which
 measures the noise that the regret is judged against.
 """
 
@@ -54,5 +54,5 @@ def get_sweep(config: ml_collections.ConfigDict) -> list[sweep.Draft]:
     near = [r for r in rates if best / 2.01 < r < best * 2.01] if best else []
     fine = [float(f"{best * factor:.3g}") for factor in (1 / math.sqrt(2), math.sqrt(2))] if best else []
     drafts = sweep.grid(rungs, {"optim.lr": rates + fine})
-    drafts += [d.with_(("seed", "s1"), seed=1) for d in sweep.grid(rungs, {"optim.lr": near})] if near else []
+    drafts += [d.with_(("seed", "s1"), seed=1) for d in sweep.grid(rungs, {"optim.lr": near + fine})] if best else []
     return sweep.fork(drafts, config.sweep.budgets)

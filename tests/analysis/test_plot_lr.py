@@ -102,6 +102,16 @@ def test_a_best_rate_that_moves_with_the_width_is_told(tmp_path):
     assert plot_lr.conclusion(verdict).count("loses 0.09") + plot_lr.conclusion(verdict).count("loses 0.1") == 4
 
 
+def test_a_given_rate_is_judged(tmp_path):
+    # fails when the command answers about another rate than it was asked for, or takes one that a corner was not trained at
+    root = write_rates(tmp_path, at(8e-3), second=(4e-3, 8e-3, 1.6e-2), noise=0.002)
+    verdict = plot_lr.judge(plot_lr.corners(root), 1.6e-2)
+    assert verdict.shared == 1.6e-2 and verdict.transfers is False
+    assert plot_lr.conclusion(verdict).startswith("0.016 does not serve: 50K, 600K tokens loses 0.02")
+    with pytest.raises(load.LoadError, match=r"--rate 0\.01: not trained at every size and budget; 0\.001, 0\.002"):
+        plot_lr.judge(verdict.corners, 1e-2)
+
+
 @pytest.mark.parametrize("lowest", [5e-4, 0.2])
 def test_a_minimum_at_the_edge_is_refused(tmp_path, lowest):
     # fails when the end of the grid passes for a minimum
@@ -193,4 +203,4 @@ def test_the_sweep_is_the_ladders_corners():
     assert all(second[i].config == m.config for i, m in by_id.items())
     more = [m for i, m in second.items() if i not in by_id]
     rates = {seed: sorted({m.plan.lr for m in more if m.config.seed == seed}) for seed in (0, 1)}
-    assert rates == {0: [5.66e-3, 1.13e-2], 1: [4e-3, 8e-3, 1.6e-2]}
+    assert rates == {0: [5.66e-3, 1.13e-2], 1: [4e-3, 5.66e-3, 8e-3, 1.13e-2, 1.6e-2]}
