@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import math
 import pathlib
 import sys
@@ -48,9 +49,19 @@ class Corner:
     def rates(self) -> list[float]:
         return sorted(self.loss)
 
+    @functools.cached_property
+    def shift(self) -> dict[int, float]:
+        """What a seed adds to every rate alike, over the rates that all seeds have; else the first seed stands for itself."""
+        seeds = sorted(set().union(*self.loss.values()))
+        rows = [[at[s] for s in seeds] for at in self.loss.values() if set(at) == set(seeds)]
+        block = np.array([row for row in rows if np.isfinite(row).all()])
+        if not len(block):
+            return {seeds[0]: 0.0}
+        return dict(zip(seeds, block.mean(0) - block.mean(), strict=True))
+
     def of(self, rate: float) -> float:
-        """The loss at a rate in the first seed, which all rates have; other seeds serve the differences between rates."""
-        return self.loss[rate][min(self.loss[rate])]
+        """The loss at a rate: the mean over its seeds of what is left without their shift; infinite where one diverged."""
+        return float(np.mean([v - self.shift[s] for s, v in self.loss[rate].items() if s in self.shift]))
 
     @property
     def best(self) -> float:
@@ -73,13 +84,8 @@ class Corner:
         return float(np.exp(-b / (2 * a)))
 
     def regret(self, rate: float) -> tuple[float, int]:
-        """Loss at ``rate`` less that at the best one, averaged over the seeds that both have, and how many these are.
-
-        Seeds in which the best rate diverged do not count; the first one is never among them.
-        """
-        lowest = self.loss[self.best]
-        seeds = [s for s in self.loss[rate] if math.isfinite(lowest.get(s, math.inf))]
-        return float(np.mean([self.loss[rate][s] - lowest[s] for s in seeds])), len(seeds)
+        """Loss at ``rate`` less that at the best one, and how many seeds both have."""
+        return self.of(rate) - self.of(self.best), len(self.loss[rate].keys() & self.loss[self.best].keys())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,7 +248,7 @@ def figure(verdict: Verdict) -> Figure:
         out = Figure(figsize=(12.5, 5.6), dpi=150)
         FigureCanvasAgg(out)
         left, right = out.subplots(1, 2)
-        out.subplots_adjust(left=0.06, right=0.985, top=0.92, bottom=0.2, wspace=0.19)
+        out.subplots_adjust(left=0.06, right=0.985, top=0.92, bottom=0.235, wspace=0.19)
         for c, (colour, style) in zip(verdict.corners, _looks(verdict.corners), strict=True):
             _draw_corner(left, c, {"color": colour, "ls": style}, verdict)
             finite = [r for r in c.rates if math.isfinite(c.of(r))]
@@ -273,7 +279,7 @@ def _looks(found: Sequence[Corner]) -> list[tuple[str, str]]:
 
 
 def _draw_corner(ax: Axes, c: Corner, look: Mapping[str, Any], verdict: Verdict) -> None:
-    """All seeds as points, the first one's as a line, its minimum marked, diverged rates as crosses on top."""
+    """All seeds as points, their means as a line, its minimum marked, diverged runs as crosses on top."""
     finite = [r for r in c.rates if math.isfinite(c.of(r))]
     ax.plot(finite, [c.of(r) for r in finite], label=c.name, lw=1.5, **look)
     for r in c.rates:
@@ -327,8 +333,11 @@ def _wrapped(verdict: Verdict) -> str:
     if not all(math.isfinite(v) for c in verdict.corners for at in c.loss.values() for v in at.values()):
         text += " Hollow crosses: diverged."
     if verdict.noise is not None:
-        text += " Hollow points: further seeds. Grey band: two standard deviations of what seeds do to a difference between"
-        text += " two rates, at one seed (with n seeds it is √n times narrower)."
+        text += " Lines: means over seeds, less what a seed adds to every rate; hollow points: further seeds. Grey band: two"
+        text += (
+            " standard deviations of what seeds do to a difference between two rates, at one seed (with n seeds it is √n times"
+        )
+        text += " narrower)."
     return textwrap.fill(text, 170, break_on_hyphens=False)
 
 
