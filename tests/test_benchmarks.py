@@ -32,8 +32,8 @@ def test_step_speed_prints_a_ratio():
 def test_parity_prints_a_difference_both_ways_and_of_mistakes():
     # fails when a benchmark rots
     require("torch"), require("transformers")
-    whole, mistakes = run("parity.py", "--cases", "gpt2").split("\n\n")
-    assert re.fullmatch(r"\| gpt2 \| [\d.]+( \| \d\.\de-\d\d){2} \|", whole.splitlines()[-1])
+    whole, mistakes = run("parity.py", "--cases", "GPT-2").split("\n\n")
+    assert re.fullmatch(r"\| GPT-2 \| [\d.]+( \| \d\.\de-\d\d){2} \|", whole.splitlines()[-1])
     assert len(mistakes.splitlines()) > 3
 
 
