@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
@@ -58,6 +59,9 @@ class Checkpoints:
     def restore(self, step: int, abstract_state: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The state of ``step``, split as ``abstract_state`` says, and what was saved beside it.
 
+        Each process reads its part without waiting for others in Orbax: one that cannot would not come there, or come with its
+        next try, and they would go on from two steps.
+
         Raises:
           runs.RunError: when there is no such checkpoint, or it is of parameters of other shapes.
         """
@@ -65,7 +69,10 @@ class Checkpoints:
             raise runs.RunError(f"{self.folder}: no checkpoint of step {step}; there are {sorted(self._manager.all_steps())}")
         self._check_shapes(step, abstract_state)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), meta=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=args)
+        me = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler("state", "meta"), multiprocessing_options=alone) as reader:
+            restored = reader.restore(self.folder / str(step), args=args)
         return TrainState(*restored["state"]), restored["meta"]
 
     def _check_shapes(self, step: int, abstract_state: TrainState) -> None:
@@ -103,9 +110,10 @@ class Checkpoints:
                 reason = self._unreadable(step, error)
             else:
                 reason = objection(step, meta)
-                if reason is None:
-                    self._set_aside(steps[:i])
-                    return step, state, meta
+            reason = self._of_any(step, reason)
+            if reason is None:
+                self._set_aside(steps[:i])
+                return step, state, meta
             print(f"warning: {reason}; trying the checkpoint before it", flush=True)
             reasons.append(str(reason))
         if steps:
@@ -114,6 +122,14 @@ class Checkpoints:
                 f"files back, or remove {self.folder.parent} to start this run anew"
             )
         return None
+
+    def _of_any(self, step: int, reason: str | None) -> str | None:
+        """``reason``, or that another process has one: a step is used by all or by none.  Every process must call it."""
+        if jax.process_count() == 1:
+            return reason
+        usable = multihost_utils.process_allgather(np.uint8(reason is None))
+        others = [i for i, can in enumerate(usable) if not can]
+        return reason or (f"{self.folder / str(step)} cannot be used by process {others[0]}" if others else None)
 
     def restore_mark(self, step: int, abstract_state: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """As ``restore``, of a trunk's checkpoint for a branch.

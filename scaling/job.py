@@ -189,6 +189,7 @@ def drop_rows_after(run_dir: pathlib.Path, step_number: int) -> None:
         if row["step"] <= step_number:
             runs.append_jsonl(temporary, row)
     if temporary.exists():
+        runs.sync(temporary)  # else a power cut may leave nothing in the place of the rows that were there
         os.replace(temporary, path)
     else:
         path.unlink(missing_ok=True)

@@ -4,7 +4,8 @@ Reads a config (or a member's spec.json), goes on where the run directory stands
 0  done.json is written: finished, or diverged with its cause;
 75 asked to stop (SIGTERM, Ctrl-C) and saved: run the same command again;
 2  a config or a directory that cannot be used, nothing was trained;
-1  an error, with its traceback.
+1  an error, with its traceback;
+130 Ctrl-C before the first step: nothing was lost.
 """
 
 from __future__ import annotations

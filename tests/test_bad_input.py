@@ -51,6 +51,12 @@ def test_the_cases_are_many_and_of_every_kind():
     # fails when cases are lost, or one asks for nothing
     assert len(CASES) >= 40 and all(len(cases) >= 10 for cases in bad_input.CASES.values())
     assert all(all(part.strip() for part in case.told) for case in CASES.values())
+    assert [
+        (name, part)
+        for name, case in CASES.items()
+        for i, part in enumerate(case.told)
+        if any(part in other for other in case.told[:i] + case.told[i + 1 :])
+    ] == []  # it could not fail by itself
     assert sum(case.process for case in CASES.values()) >= 5  # as a user starts them
 
 

@@ -1,5 +1,6 @@
 """What a run makes sure of before it trains."""
 
+import os
 import subprocess
 import sys
 
@@ -56,3 +57,13 @@ def test_rows_beyond_the_checkpoint_go(tmp_path):
     assert [row["step"] for row in runs.read_jsonl(tmp_path / runs.METRICS)] == [1, 3]
     job.drop_rows_after(tmp_path, 0)
     assert not (tmp_path / runs.METRICS).exists()
+
+
+def test_rows_are_on_disk_before_they_replace_the_old_ones(tmp_path, monkeypatch):
+    # fails when a power cut right after the replacement may leave an empty file in the place of all rows
+    runs.append_jsonl(tmp_path / runs.METRICS, {"kind": "train", "step": 1, "loss": 1.0})
+    done, replace = [], os.replace
+    monkeypatch.setattr(runs, "sync", lambda path: done.append(path.name))
+    monkeypatch.setattr(os, "replace", lambda old, new: (done.append("replaced"), replace(old, new)))
+    job.drop_rows_after(tmp_path, 3)
+    assert done == [f".{runs.METRICS}.tmp", "replaced"]

@@ -11,6 +11,7 @@ import pytest
 from training import Trainer, results, wait_for
 
 from scaling import processes, runs
+from scaling.checkpoint import SET_ASIDE
 from scaling.config import ConfigError
 
 # Long enough that a busy machine, where this process may be kept waiting for seconds, still signals a run in its middle.
@@ -109,6 +110,23 @@ def test_stopped_by_one_killed_in_one_and_resumed_is_undisturbed_to_the_bit(trai
     attempts = runs.Member(run_dir).attempts()
     assert [a["exit"] for a in attempts] == ["preempted", "error", "done"]
     assert 0 == attempts[0]["from_step"] < attempts[1]["from_step"] == attempts[2]["from_step"]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_one_process_cannot_read_is_used_by_none(trainer, tmp_path):
+    # fails when the processes go on from two steps, or wait for each other, where a file is damaged that one alone needs
+    run_dir, split = tmp_path / "run", {"machine.data": 1, "machine.fsdp": 4, "marks": "100 steps"}
+    pair = start(trainer, run_dir, 2, **split)
+    wait_for(lambda: (runs.Member(run_dir).metrics() or [{"step": 0}])[-1]["step"] > 120, "120 steps")
+    pair[0].send_signal(signal.SIGTERM)
+    finish(trainer, pair, runs.PREEMPTED, runs.PREEMPTED)
+    mark, newest = sorted((run_dir / runs.CHECKPOINTS).iterdir(), key=lambda p: int(p.name))
+    for path in (newest / "state" / "ocdbt.process_1" / "d").iterdir():
+        os.truncate(path, path.stat().st_size // 2)
+    first, second = finish(trainer, start(trainer, run_dir, 2, **split), 0, 0)
+    assert f"warning: {newest} cannot be used by process 1" in first and f"warning: {newest} cannot be read" in second
+    assert [a["from_step"] for a in runs.Member(run_dir).attempts()] == [0, int(mark.name)]
+    assert [p.name for p in (run_dir / SET_ASIDE).iterdir()] == [f"{newest.name}.0"]
 
 
 @pytest.mark.slow

@@ -7,7 +7,8 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-Handle = dict[str, Any]  # JSON, so that state.json can hold it; only the backend that made it looks inside
+# JSON, so that state.json can hold it.  "pid" is the worker's, as its attempts name it; the rest is the backend's own.
+Handle = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)

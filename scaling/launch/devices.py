@@ -79,7 +79,7 @@ def find(use: str | None = None) -> Pool:
       use: ``'cpu'``, ``'gpu'``, ``'cuda'``, ``'rocm'`` or ``'tpu'``, with ``':0,2'`` for some of them.
 
     Raises:
-      LaunchError: when there are none of the kind that was asked for.
+      LaunchError: when there are none of the kind that was asked for, or not the ones.
     """
     platform_asked = os.environ.get("JAX_PLATFORMS", "").partition(",")[0].strip()
     where, asked = ("--use", use) if use else ("JAX_PLATFORMS", platform_asked)
@@ -92,10 +92,16 @@ def find(use: str | None = None) -> Pool:
         return Pool(kind, (Slot("0"),))  # a platform that this module does not know: one member at a time has it all
     if kind == "gpu":
         kind = "cuda" if _gpus() or not _hip() else "rocm"
-    there = cores().slots if kind == "cpu" else DETECT[kind]()
+    there = (_cores() if listed else cores().slots) if kind == "cpu" else DETECT[kind]()
     if listed:
         names = {s.id: s.name for s in there}
-        return Pool(kind, tuple(Slot(i, names.get(i, "")) for i in dict.fromkeys(listed.split(",")) if i))
+        ids = [i for i in dict.fromkeys(listed.split(",")) if i]
+        uuids = ("GPU-", "MIG-") if kind in ("cuda", "rocm") else ()  # may be shortened, and are listed of instances alone
+        unknown = [i for i in ids if i not in names and not i.startswith(uuids)]
+        if unknown and there:
+            known = f"there are {', '.join(names)}; choose among them"
+            raise LaunchError([f"{where} {asked}: no {UNITS[kind]} {', '.join(unknown)} here; {known}"])
+        return Pool(kind, tuple(Slot(i, names.get(i, "")) for i in ids))
     if not there:
         looked = {"cuda": "nvidia-smi -L, /dev/nvidia*", "rocm": "/sys/class/kfd", "tpu": "/dev/accel*, /dev/vfio"}[kind]
         hidden = f", {VISIBLE[kind]}={os.environ[VISIBLE[kind]]!r}" if VISIBLE[kind] in os.environ else ""
@@ -152,15 +158,15 @@ def _gpus() -> tuple[Slot, ...]:
     found: list[Slot] = []
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=30).stdout
+        gpu = ""
         whole: Slot | None = None
         for line in listed.splitlines():
             if match := re.match(r"GPU (\d+): (.*?) \(UUID", line):
                 found += [whole] if whole else []
-                whole = Slot(match[1], match[2])
-            elif (match := re.match(r"\s+MIG (\S+).*\(UUID: (MIG-[^)]+)\)", line)) and found is not None:
-                name = f"{(whole or found[-1]).name} {match[1]}"
+                gpu, whole = match[2], Slot(match[1], match[2])
+            elif match := re.match(r"\s+MIG (\S+).*\(UUID: (MIG-[^)]+)\)", line):
                 whole = None
-                found.append(Slot(match[2], name))
+                found.append(Slot(match[2], f"{gpu} MIG {match[1]}".strip()))
         found += [whole] if whole else []
     if not found:
         numbers = [m[1] for p in pathlib.Path("/dev").glob("nvidia*") if (m := re.fullmatch(r"nvidia(\d+)", p.name))]
@@ -189,8 +195,13 @@ DETECT: dict[str, Callable[[], tuple[Slot, ...]]] = {"cuda": _gpus, "rocm": _hip
 
 def cores() -> Pool:
     """The cores that this process may use, by number; as many as a container's quota pays for."""
+    return Pool("cpu", _cores()).first(_quota())
+
+
+def _cores() -> tuple[Slot, ...]:
+    """The cores that this process may use, whatever quota there is."""
     usable = sorted(os.sched_getaffinity(0)) if PINNING else list(range(os.cpu_count() or 1))
-    return Pool("cpu", tuple(Slot(str(c)) for c in usable)).first(_quota())
+    return tuple(Slot(str(c)) for c in usable)
 
 
 def _quota() -> int | None:

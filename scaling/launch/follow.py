@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 
@@ -21,7 +22,7 @@ class Tail:
         self._last = b""  # the whole line that ends at the offset
 
     def rows(self) -> list[dict[str, Any]]:
-        """Whole lines since the last look."""
+        """Whole lines since the last look; one that is no row is passed over, since this is only shown."""
         try:
             with open(self._path, "rb") as f:
                 f.seek(self._offset - len(self._last))
@@ -38,7 +39,17 @@ class Tail:
         self._offset += len(whole)
         lines = whole.splitlines(keepends=True)
         self._last = lines[-1]
-        return [json.loads(line) for line in lines if line.strip()]
+        return list(_parsed(lines))
+
+
+def _parsed(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            yield row
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,16 +39,16 @@ def judge(status: int | None, done: bool, last_attempt: dict[str, Any] | None) -
     Args:
       status: exit status, negative for a signal, None when unknown.
       done: whether done.json is there.
-      last_attempt: the latest attempts/NNN.json; without ``exit`` the worker did not live to write it.
+      last_attempt: the worker's attempts/NNN.json, None before it has one; without ``exit`` it did not live to write that.
     """
     if done:
         return Ended(End.DONE)
     attempt = last_attempt or {}
     cause = attempt.get("cause") or ""
     if status is None:
-        written = attempt.get("exit")
-        known = {"preempted": End.SAVED, "refused": End.REFUSED, None: End.KILLED}
-        return Ended(known.get(written, End.ERROR), cause or ("ended unseen" if written is None else str(written)))
+        known = {"preempted": End.SAVED, "done": End.KILLED, None: End.KILLED}  # done.json follows on "done"
+        end = known.get(attempt.get("exit"), End.ERROR)
+        return Ended(end, cause if end is End.ERROR else "ended unseen")
     if status == runs.PREEMPTED:
         return Ended(End.SAVED, "asked to save")
     if status == runs.BAD_CONFIG:

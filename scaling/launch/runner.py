@@ -172,7 +172,9 @@ class Runner:
             if report.running:
                 continue
             self._read_done(t)
-            ended = outcome.judge(report.status, t.ended is not None, folders.last_attempt(t.item.path))
+            last = folders.last_attempt(t.item.path)
+            own = last if last and last.get("pid") == handles[name]["pid"] else None  # one killed early has none
+            ended = outcome.judge(report.status, t.ended is not None, own)
             if t.hung and ended.end is End.KILLED:
                 ended = outcome.Ended(End.KILLED, t.hung)
             t.hung = ""

@@ -20,7 +20,7 @@ CASES: dict[str, list[Case]] = {
         ),
         Case(
             "an empty file", f"{CORPUS} --text text/empty.txt --out tokens/new",
-            ("text/empty.txt", "text", "empty", "give other files"), write("text/empty.txt", ""),
+            ("text/empty.txt", "no text in 1 file", "the corpus is empty", "give other files"), write("text/empty.txt", ""),
         ),
         Case(
             "too little text", f"{CORPUS} --text text/word.txt --out tokens/new",
@@ -74,7 +74,7 @@ CASES: dict[str, list[Case]] = {
         ),
         Case(
             "a place that holds something else", f"{CORPUS} --text text/lines.txt --out runs",
-            ("runs", "--out", "no token store", "choose another --out"),
+            ("runs: ", "--out", "no token store", "choose another"),
         ),
     ],
     "Token store": [
@@ -103,7 +103,7 @@ CASES: dict[str, list[Case]] = {
         ),
         Case(
             "a count that is no number", f"{TRAIN} {ONE}",
-            ("tokens/small/store.json", "tokens", "'many'", "build it again"),
+            ("tokens/small/store.json", "splits.train.tokens", "'many'", "build it again"),
             store_json(lambda content: content["splits"]["train"].update(tokens="many")),
         ),
         Case(
@@ -112,7 +112,7 @@ CASES: dict[str, list[Case]] = {
         ),
         Case(
             "no vocabulary file", f"{TRAIN} {ONE} --config.data.store=tokens/bpe --config.data.vocab=300",
-            ("tokens/bpe/tokenizer.model", "missing", "tokenizer.model", "build it again"),
+            ("tokens/bpe/", "tokenizer.model", "missing", "build it again"),
             remove("tokens/bpe/tokenizer.model"),
         ),
         Case(
@@ -129,7 +129,7 @@ CASES: dict[str, list[Case]] = {
         ),
         Case(
             "another vocabulary than the store's", f"{TRAIN} {ONE} --config.data.store=tokens/bpe",
-            ("tokens/bpe", "data.vocab", "'bytes'", "set data.vocab='300'"),
+            ("tokens/bpe", "with vocabulary '300'", "data.vocab='bytes'", "set data.vocab='300'"),
         ),
         Case(
             "a budget longer than the text", f"{TRAIN} {ONE} --config.run_dir=runs/new --config.budget='1M tokens'",
@@ -158,7 +158,7 @@ CASES: dict[str, list[Case]] = {
         ),
         Case(
             "a file in the place of the run directory", f"{TRAIN} {ONE} --config.run_dir=mine.csv",
-            ("mine.csv", "run_dir", "a file is in the place", "choose another run_dir"),
+            ("mine.csv", "run_dir", "a file is in the place", "choose another"),
         ),
         Case(
             "config.json cut short", f"{TRAIN} {ONE}",
@@ -181,18 +181,23 @@ CASES: dict[str, list[Case]] = {
             remove("runs/one/checkpoints/*/state"), varies=r"\(FileNotFoundError.*?\.\)",
         ),
         Case(
+            "metrics with a line that is none", f"{TRAIN} {ONE}",
+            ("runs/one/", "metrics.jsonl:2", "not a JSON line", "remove the line"),
+            change("runs/one/metrics.jsonl", "}\n", "}\n0.25,\n"),
+        ),
+        Case(
             "a branch whose mark is missing", f"{TRAIN} --spec runs/sweep/causal-20steps/spec.json",
             ("runs/sweep/causal-trunk/checkpoints", "step 16", "[32]", "train the trunk to it first"),
             remove("runs/sweep/causal-trunk/checkpoints/16"),
         ),
         Case(
             "a branch whose trunk has not started", f"{TRAIN} --spec runs/sweep/causal-20steps/spec.json",
-            ("runs/sweep/causal-trunk/plan.json", "trunk", "causal-trunk", "train it first"),
+            ("causal-trunk/plan.json", "the trunk causal-trunk", "has not started", "train it first"),
             remove("runs/sweep/causal-trunk/plan.json"),
         ),
         Case(
             "a spec that is not there", f"{TRAIN} --spec runs/sweep/causal-21steps/spec.json",
-            ("runs/sweep/causal-21steps/spec.json", "spec.json", "no such file", "give the spec.json"),
+            ("runs/sweep/causal-21steps/", "spec.json:", "no such file", "give the spec.json of"),
         ),
         Case(
             "a sweep with another learning rate", f"{LAUNCH} --sweep sweep.py --config.optim.lr=1e-3",
@@ -212,19 +217,19 @@ CASES: dict[str, list[Case]] = {
     "Analysis": [
         Case(
             "a table that is not there", f"{PLOT} --csv mien.csv",
-            ("mien.csv", "csv", "no such file", 'Did you mean "mine.csv"?'), process=True,
+            ("mien.csv", "no such file", "Did you mean", '"mine.csv"'), process=True,
         ),
         Case(
             "a table without the loss", f"{PLOT} --csv mine.csv",
-            ("mine.csv", "loss", "params, tokens, val", "--map loss=COLUMN"), change("mine.csv", "val_loss", "val"),
+            ("mine.csv", "holds the loss", "params, tokens, val;", "--map loss=COLUMN"), change("mine.csv", "val_loss", "val"),
         ),
         Case(
             "a role that there is not", f"{PLOT} --csv mine.csv --map los=val_loss",
-            ("--map", "los", "val_loss", 'Did you mean "loss"?'),
+            ("--map", "'los=val_loss'", "must be ROLE=COLUMN", 'Did you mean "loss"?'),
         ),
         Case(
             "a column that there is not", f"{PLOT} --csv mine.csv --map loss=valloss",
-            ("mine.csv", "loss", "valloss", 'Did you mean "val_loss"?'),
+            ("mine.csv", "--map loss=", "no column 'valloss'", 'Did you mean "val_loss"?'),
         ),
         Case(
             "a negative parameter count", f"{PLOT} --csv mine.csv",
@@ -241,12 +246,12 @@ CASES: dict[str, list[Case]] = {
         ),
         Case(
             "too few rows", f"{PREDICT} --csv mine.csv --n-params 1M --tokens 20M",
-            ("mine.csv", "rows", "3 rows with 1 sizes", "train or add more"),
+            ("mine.csv", "3 rows with 1 sizes", "at least 6 rows", "train or add more"),
             write("mine.csv", "params,tokens,val_loss\n1e6,1e7,3\n1e6,2e7,2.9\n1e6,4e7,2.8\n"),
         ),
         Case(
             "a binary file as a table", f"{PLOT} --csv mine.csv",
-            ("mine.csv", "csv", "byte 0xff", "give a UTF-8 text file"), write("mine.csv", b"\xff\xfeN"),
+            ("mine.csv", "as CSV", "byte 0xff", "give a UTF-8 text file"), write("mine.csv", b"\xff\xfeN"),
         ),
         Case(
             "a target with an unknown suffix", f"{PREDICT} --csv mine.csv --n-params 7Q --tokens 20M",
@@ -278,7 +283,7 @@ CASES: dict[str, list[Case]] = {
         ),
         Case(
             "a folder that is not there", f"{PREDICT} --runs runs/swep --record",
-            ("runs/swep", "folder", "no such folder", "runs/ladder"),
+            ("runs/swep", "no such folder", "the sweep's folder", "runs/ladder"),
         ),
         Case(
             "a sweep without a result", f"{PLOT} --runs runs/sweep",
@@ -287,12 +292,12 @@ CASES: dict[str, list[Case]] = {
         ),
         Case(
             "a line of predictions that is none", f"{PREDICT} --runs runs/sweep --score",
-            ("runs/sweep/predictions.jsonl:1", "line", "not a JSON line", "remove the line"),
+            ("runs/sweep/", "predictions.jsonl:1", "not a JSON line", "remove the line"),
             write("runs/sweep/predictions.jsonl", "{\n{}\n{}\n"),
         ),
         Case(
             "an --out that is a file", f"{PLOT} --csv mine.csv --out one.py",
-            ("one.py", "--out", "File exists", "give another --out"),
+            ("--out one.py", "File exists", "give another --out", "or allow writing there"),
         ),
     ],
 }  # fmt: skip

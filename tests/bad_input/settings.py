@@ -78,7 +78,7 @@ CASES: dict[str, list[Case]] = {
         ),
         Case(
             "a config file that is not there", f"{TRAIN} --config on.py",
-            ("on.py", "looked for", "configs/on.py", 'Did you mean "one.py"?'), varies=r"there are [^.]*(\.py, [^.]*)*\.py\.",
+            ("'on.py'", "looked for", "configs/on.py", 'Did you mean "one.py"?'), varies=r"there are [^.]*(\.py, [^.]*)*\.py\.",
         ),
         Case(
             "a config file without get_config", f"{TRAIN} --config mine.py",
@@ -88,7 +88,7 @@ CASES: dict[str, list[Case]] = {
     "Sweep file": [
         Case(
             "a sweep file that is not there", f"{LAUNCH} --sweep swep.py",
-            ("swep.py", "looked for", "configs/swep.py", 'Did you mean "sweep.py"?'), process=True,
+            ("'swep.py'", "looked for", "configs/swep.py", 'Did you mean "sweep.py"?'), process=True,
             varies=r"there are [^.]*(\.py, [^.]*)*\.py\.",
         ),
         Case(
@@ -161,22 +161,26 @@ CASES: dict[str, list[Case]] = {
             "a field set twice", f"{TRAIN} {ONE} --config.seed=1 --config.seed=2",
             ("command line", "--config.seed", "=1 and =2", "give it once"),
         ),
-        Case("neither config nor spec", TRAIN, ("command line", "--config", "FILE", "such as --config default.py")),
+        Case("neither config nor spec", TRAIN, ("command line", "give --config FILE", "--spec", "such as --config default.py")),
         Case(
             "text for a number of retries", f"{LAUNCH} --sweep sweep.py --retries two",
             ("command line", "--retries", "'two'", "must be a whole number"),
         ),
         Case(
             "a negative number of retries", f"{LAUNCH} --sweep sweep.py --retries -1",
-            ("--retries", "retries", " -1:", "must be 0 or more"),
+            ("--retries", " -1:", "must be", " 0 or more"),
         ),
         Case(
             "a kind of device that there is not", f"{LAUNCH} --sweep sweep.py --use gpuu",
             ("--use", "cpu, gpu", "gpuu", "such as gpu:0,1"),
         ),
         Case(
+            "a core that there is not", f"{LAUNCH} --sweep sweep.py --use cpu:99999",
+            ("--use", "no core", " 99999 here", "; choose among them"), varies=r"there are [\d, ]+",
+        ),
+        Case(
             "a negative time to hang", f"{LAUNCH} --sweep sweep.py --hang-minutes -1",
-            ("--hang-minutes", "minutes", " -1:", "must be at least"),
+            ("--hang-minutes", " -1:", "must be at least 0.2", "or 0 to wait"),
         ),
         Case(
             "a device of unknown peak", f"{LAUNCH} plan --sweep sweep.py --device H1000",

@@ -16,6 +16,7 @@ from scaling import runs
 SAME = "the same, bit for bit"
 EARLY, LATE = "causal-1Ksteps", "causal-2Ksteps"
 MARK = 800
+SAVE_SECONDS = 0.3  # between two checkpoints: machine.checkpoint_minutes of seconds.py
 
 
 @dataclasses.dataclass
@@ -51,7 +52,12 @@ def cut_off(launches: Launches) -> pathlib.Path:
     """Runs a sweep to the middle and kills it: the trunk holds still at its second checkpoint after the mark until the branch
     from there is done."""
     launcher = launches.start()
-    wait_for(lambda: len([c for c in launches.checkpoints() if c > MARK]) >= 2, "two checkpoints after the mark")
+    wait_for(lambda: MARK in launches.checkpoints(), "the mark")
+    for count in (1, 2):
+        trunk = held(launches)
+        time.sleep(1.2 * SAVE_SECONDS)  # while it makes no steps: a save is due when it goes on, however quick the machine is
+        os.kill(trunk, signal.SIGCONT)
+        wait_for(lambda count=count: _saved(launches, count), "a checkpoint after the mark, and a row after it")
     trunk = held(launches)
     wait_for(lambda: launches.done(EARLY), "the first branch")
     launches.kill(launcher.pid, trunk)
@@ -60,8 +66,15 @@ def cut_off(launches: Launches) -> pathlib.Path:
     return launches.folder
 
 
+def _saved(launches: Launches, count: int) -> bool:
+    """Whether the trunk has so many checkpoints after the mark, and a row of metrics after the newest."""
+    after = [c for c in launches.checkpoints() if c > MARK]
+    steps = [row["step"] for row in runs.read_jsonl(launches.folder / TRUNK / runs.METRICS)]
+    return len(after) >= count and steps[-1] > after[-1]
+
+
 def held(launches: Launches) -> int:
-    """The trunk's worker, stopped between two steps: not in a checkpoint, which may take any time."""
+    """The trunk's worker, stopped between two steps: not while a save is being started, which may take any time."""
     for _ in range(100):
         worker = launches.wait_for_steps()
         os.kill(worker, signal.SIGSTOP)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import signal
@@ -99,23 +98,18 @@ class Launches:
             if process.pid in pids:
                 process.wait()
 
-    def wait_for_checkpoint(self, member: str = TRUNK) -> None:
-        """Until a worker has saved something and goes on training."""
-        folder = self.folder / member / runs.CHECKPOINTS
-        wait_for(lambda: folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir()), f"a checkpoint of {member}")
-
     def attempts(self) -> dict[str, list[dict]]:
         return {m.id: m.attempts() for m in runs.members(self.folder)}
 
     def clean(self) -> None:
+        """Ends what is left of them: launchers first, which would start more; then whatever works below ``out``."""
         for process in self.started:
             if process.poll() is None:
                 process.kill()
             process.wait()
-        for path in self.out.glob("*/*/attempts/*.json"):
-            attempt = json.loads(path.read_text() or "{}")
-            if attempt.get("exit") is None and is_worker(attempt.get("pid"), self.out):
-                os.kill(attempt["pid"], signal.SIGKILL)
+        for entry in pathlib.Path("/proc").glob("[0-9]*"):
+            if is_worker(int(entry.name), self.out):
+                self.kill(int(entry.name))
 
 
 def is_worker(pid: int | None, out: pathlib.Path) -> bool:

@@ -9,14 +9,15 @@ import time
 from collections.abc import Callable
 
 import pytest
-from test_runner import Ran, from_the_repository, launch, prepared_sweep, write
+from test_runner import Ran, from_the_repository, launch, prepared_sweep, seen_submissions, write
 
 from scaling import runs
-from scaling.launch import devices, estimate, prepare
+from scaling.launch import devices, estimate, prepare, schedule
 from scaling.launch.backend import Job
 from scaling.launch.devices import Pool, Slot
 from scaling.launch.folder import LaunchError
 from scaling.launch.local import LocalBackend
+from scaling.launch.schedule import Facts
 
 __all__ = ["from_the_repository"]  # a fixture that every test here uses
 H100, A100 = "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-40GB"
@@ -26,6 +27,7 @@ MIG = (
     f"GPU 0: {A100} (UUID: GPU-aaaa-1)\n  MIG 3g.20gb     Device  0: (UUID: MIG-cccc)\n"
     f"  MIG 3g.20gb     Device  1: (UUID: MIG-dddd)\nGPU 1: {A100} (UUID: GPU-bbbb-2)\n"
 )
+CHIPS = tuple(Slot(str(i)) for i in range(4))
 VARIABLES = (
     "JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS", "CUDA_DEVICE_ORDER",
     "XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION",
@@ -73,9 +75,10 @@ def test_gpus_are_used_where_jax_can_use_them(smi, plugin, monkeypatch) -> None:
     assert devices.find("cpu") == devices.cores()
 
 
-def test_gpus_without_a_plugin_are_named_and_left(smi) -> None:
+def test_gpus_without_a_plugin_are_named_and_left(smi, monkeypatch) -> None:
     """Fails when members are sent to GPUs that their jax cannot use, or the user is not told why they are not."""
     smi(TWO)
+    monkeypatch.setattr(devices, "_has_plugin", lambda name: False)  # this machine's jax may have it
     pool = devices.find()
     assert pool.kind == "cpu" and pool.slots == devices.cores().slots
     assert "2 GPUs" in pool.note and "jax[cuda13]" in devices.describe(pool)
@@ -107,8 +110,12 @@ def test_a_choice_made_before_keeps_its_numbering(smi, monkeypatch) -> None:
 
 
 def test_instances_of_a_divided_gpu(smi) -> None:
-    """Fails when a GPU that is cut into instances counts as one, or an undivided one is lost."""
+    """Fails when a GPU that is cut into instances counts as one, an undivided one is lost, an instance is named after another
+    one, or one that is listed before any GPU ends in a traceback."""
     smi(MIG)
+    part = f"{A100} MIG 3g.20gb"
+    assert devices.find("cuda").slots == (Slot("MIG-cccc", part), Slot("MIG-dddd", part), Slot("1", A100))
+    smi(MIG.partition("\n")[2])
     assert ids(devices.find("cuda")) == ["MIG-cccc", "MIG-dddd", "1"]
 
 
@@ -120,6 +127,30 @@ def test_some_of_them_can_be_chosen(smi) -> None:
         devices.find("gpus")
     with pytest.raises(LaunchError, match=r"--use tpu: no TPU chip was found .* --use tpu:0, or --use cpu"):
         devices.find("tpu")
+
+
+@pytest.mark.parametrize(
+    ("use", "said"),
+    [("gpu:7", "no GPU 7 here; there are 0, 1; choose"), ("gpu:1,x,2", "no GPU x, 2 here"), ("cpu:x", "no core x here"),
+     ("cpu:99999", "no core 99999 here"), ("cpu:GPU-aaaa-1", "no core GPU-aaaa-1 here")],
+)  # fmt: skip
+def test_ones_that_are_not_there_are_refused(smi, use: str, said: str) -> None:
+    """Fails when members are sent to a core or a GPU that there is not, or the user is not told which there are."""
+    smi(TWO)
+    with pytest.raises(LaunchError, match=f"--use {use}: {said}"):
+        devices.find(use)
+
+
+def test_ones_that_cannot_be_checked_are_taken(smi, monkeypatch) -> None:
+    """Fails when a GPU's UUID, which CUDA takes, is refused, or a core beyond as many as a container's quota pays for, or any
+    number where nothing could be found."""
+    smi(TWO)
+    assert ids(devices.find("gpu:GPU-bbbb-2,MIG-cccc")) == ["GPU-bbbb-2", "MIG-cccc"]
+    last = devices.cores().slots[-1].id
+    monkeypatch.setattr(devices, "_quota", lambda: 0)
+    assert ids(devices.find(f"cpu:{last}")) == [last]
+    monkeypatch.setitem(devices.DETECT, "tpu", lambda: ())
+    assert ids(devices.find("tpu:2")) == ["2"]
 
 
 SHOW = f"import os, sys, time; print({{k: os.environ.get(k) for k in {VARIABLES!r}}}, os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else 0, flush=True); time.sleep(float(sys.argv[1]))"  # noqa: E501
@@ -198,7 +229,8 @@ def test_the_users_own_settings_stay(smi, monkeypatch) -> None:
 def test_chips_of_a_tpu_host(monkeypatch) -> None:
     """Fails when a chip's process would take the whole host, or one of all chips is held to a chip's bounds."""
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    pool = devices.find("tpu:0,1,2,3")
+    monkeypatch.setitem(devices.DETECT, "tpu", lambda: CHIPS)
+    pool = devices.find("tpu")
     one = {"TPU_VISIBLE_CHIPS": "2", "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
     assert pool.environment(["2"]) == one and pool.environment(ids(pool)) == {"TPU_VISIBLE_CHIPS": "0,1,2,3"}
     assert LocalBackend(pool).environment()["JAX_PLATFORMS"] == "tpu" and pool.seen_by(one) == ["2"]
@@ -220,15 +252,34 @@ def test_a_sweep_runs_one_member_on_each(smi, tmp_path, store) -> None:
     assert sweep is not None and {m["devices"] for m in sweep["members"]} == {1}
 
 
-def test_a_member_takes_as_many_as_its_mesh(smi, tmp_path, store) -> None:
+def test_waiting_members_start_in_the_plans_order(smi, tmp_path, store, monkeypatch) -> None:
+    """Fails when members that wait for a GPU are given one in another order than the plan's."""
+    smi(TWO)
+    prepared = on(tmp_path, store, "gpu")
+    write(prepared)
+    trunk, *branches = prepared.items
+    runs.write_json(trunk.path / runs.DONE, {"status": "finished"})
+    for branch in branches:  # all may start at once
+        branch.mark.mkdir(parents=True)
+    facts = {i.id: Facts("finished" if i is trunk else None) for i in prepared.items}
+    tasks = [estimate.task(i, estimate.rates(prepared.items, prepared.pool), facts[i.id]) for i in prepared.items]
+    order = schedule.ORDERS[schedule.choose_order(tasks, facts, 2).name](tasks)
+    started: list[str] = []
+    seen_submissions(monkeypatch, lambda job, handle: started.append(job.name) if handle else None)
+    launch(tmp_path, store, ("13K",), use="gpu")
+    assert started == [task.id for task in order if task.id != trunk.id] and len(started) == 3
+
+
+def test_a_member_takes_as_many_as_its_mesh(smi, tmp_path, store, monkeypatch) -> None:
     """Fails when a mesh of two is given one device, or one that cannot be had is found out only by the trainer."""
     smi(TWO)
     assert {i.slots for i in on(tmp_path, store, "gpu", **{"machine.data": 2}).items} == {2}
     assert {i.slots for i in on(tmp_path, store, "gpu", **{"machine.data": 0}).items} == {2}
     with pytest.raises(LaunchError, match="its mesh takes 4 GPUs, here are 2; lower an axis"):
         on(tmp_path, store, "gpu", **{"machine.data": 4})
+    monkeypatch.setitem(devices.DETECT, "tpu", lambda: CHIPS)
     with pytest.raises(LaunchError, match="one by one or all together"):
-        on(tmp_path, store, "tpu:0,1,2,3", **{"machine.data": 2})
+        on(tmp_path, store, "tpu", **{"machine.data": 2})
 
 
 def test_a_retry_takes_the_same_kind_of_device(smi, tmp_path, store) -> None:

@@ -19,11 +19,11 @@ def test_exit_statuses(status: int, end: End) -> None:
 @pytest.mark.parametrize(
     ("attempt", "end"),
     [(None, End.KILLED), ({}, End.KILLED), ({"exit": None}, End.KILLED), ({"exit": "preempted"}, End.SAVED),
-     ({"exit": "error", "cause": "boom"}, End.ERROR)],
+     ({"exit": "done"}, End.KILLED), ({"exit": "error", "cause": "boom"}, End.ERROR)],
 )  # fmt: skip
 def test_end_that_nobody_saw(attempt: dict | None, end: End) -> None:
-    """Fails when the files of a worker that outlived its launcher are misread."""
-    assert judge(None, False, attempt).end is end
+    """Fails when the files of a worker that outlived its launcher are misread, or one killed before its done.json is blamed."""
+    assert judge(None, False, attempt) == Ended(end, "boom" if end is End.ERROR else "ended unseen")
 
 
 def test_errors_are_counted_to_the_limit() -> None:
