@@ -252,10 +252,7 @@ def conflicts(folder: pathlib.Path, items: Sequence[Item], fingerprint: str) -> 
 
 
 def _differences(spec: dict[str, Any], item: Item, old_data: str, new_data: str) -> list[str]:
-    new = configs.identity(item.member.config)
-    old = {k: v for k, v in spec["config"].items() if k in new}
-    old = {k: {n: x for n, x in v.items() if n in new[k]} if isinstance(v, dict) else v for k, v in old.items()}
-    found = configs.difference(old, new)
+    found = configs.difference(configs.identity(configs.from_resolved(spec["config"])), configs.identity(item.member.config))
     found += configs.difference(spec["mark_tokens"], item.member.mark_tokens, "mark_tokens")
     found += configs.difference(old_data, new_data, "data fingerprint")
     return found or ["its trunk differs"]

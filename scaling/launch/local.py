@@ -14,8 +14,8 @@ from scaling.launch import claims, devices
 from scaling.launch.backend import Handle, Job, Report
 from scaling.launch.devices import PINNING, Pool
 
-# glibc's allocator gives large blocks back to the system after each use, and the page faults cost up to 2.5x of the step;
-# these keep them.  Set before Python starts; each is needed (docs/performance).
+# glibc's allocator gives large blocks back to the system after each use, and the page faults cost more than the products of a
+# small step (docs/performance.md); these keep them.  Set before Python starts.
 ALLOCATOR = (
     "glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1:"
     "glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=67108864"
