@@ -39,10 +39,10 @@ class Row:
     note: str = ""
 
     def difference(self) -> str:
-        """Of the final loss from its prediction."""
+        """Of the prediction from the final loss, as ``analysis.predict`` scores it."""
         if self.phase is not Phase.FINISHED or self.loss is None or self.predicted is None:
             return ""
-        return f"{(self.loss / self.predicted - 1) * 100:+.1f}%"
+        return f"{(self.predicted / self.loss - 1) * 100:+.1f}%"
 
 
 class Board(Protocol):

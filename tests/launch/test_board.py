@@ -55,7 +55,7 @@ def test_plain_board_tells_each_change_once() -> None:
         board.show("ladder", [Row(RUNNING.id, Phase.FINISHED, 1.0, 1.41, 1.4), WAITING], "")
     board.close()
     lines = [line for line in text.getvalue().splitlines() if RUNNING.id in line]
-    assert len(lines) == 2 and "running" in lines[0] and "1.4100 predicted 1.4000 +0.7%" in lines[1]
+    assert len(lines) == 2 and "running" in lines[0] and "1.4100 predicted 1.4000 -0.7%" in lines[1]
 
 
 def test_live_board_leaves_its_last_state() -> None:
