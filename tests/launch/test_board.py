@@ -26,7 +26,7 @@ def test_a_line_shows_bar_losses_speed_and_time() -> None:
     """Fails when a column of the board is lost."""
     text = drawn([DONE, RUNNING, WAITING])
     done, running, waiting = (next(line for line in text.splitlines() if r.id in line) for r in (DONE, RUNNING, WAITING))
-    assert "1.5000" in done and "1.5200" in done and "-1.3%" in done
+    assert "1.5000" in done and "1.5200" in done and "+1.3%" in done
     assert all(word in running for word in ("━", "1.7000", "1.4000", "123,456", "41.0%", "1m15s", "core 1"))
     assert "waits for its prediction" in waiting
 
