@@ -58,14 +58,14 @@ def shape(size: str | None, given: Mapping[str, Any], activation: str = "swiglu"
         "kv_heads": given.get("kv_heads") or heads,
         "ff": given.get("ff") or ff_size(width, activation),
         "base_ff": given.get("base_ff") or ff_size(base_width, activation),
-        "base_head_size": given.get("base_head_size") or _base_head_size(base_width, given),
+        "base_head_size": given.get("base_head_size") or _base_head_size(base_width, size_of_head, given),
     }
 
 
-def _base_head_size(base_width: int, given: Mapping[str, Any]) -> int:
-    """K of the model of the base width: the same at every width, since muP's scores go by K over it."""
-    if given.get("head_size"):
-        return given["head_size"]
+def _base_head_size(base_width: int, size_of_head: int, given: Mapping[str, Any]) -> int:
+    """K of the model of the base width: the same at every width, since muP's scores go by K over it.  SP has no base."""
+    if given.get("head_size") or given.get("parameterization") == "sp":
+        return size_of_head
     return max(1, base_width // given["heads"]) if given.get("heads") else head_size(base_width)
 
 

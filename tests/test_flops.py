@@ -9,7 +9,7 @@ import pytest
 import tiny
 from hypothesis import strategies as st
 
-from scaling import config, flops, model, optim, step
+from scaling import config, flops, model, optim, partition, step
 
 
 @st.composite
@@ -59,11 +59,11 @@ XLA_SHAPES = {
 def xla_ratio(fields) -> float:
     """XLA's FLOPs of the whole training step in its plain form over the exact matmul FLOPs (CPU forms leave some out)."""
     tokens = 4096
-    c = tiny.train_config(**{f"model_{k}": v for k, v in fields.items()}, batch=f"{tokens} tokens")
+    c = tiny.train_config(**{f"model_{k}": v for k, v in fields.items()}, batch=f"{tokens} tokens", machine_micro_batches=1)
     tx = optim.optimizer(c.model, c.optim)
     state = jax.eval_shape(functools.partial(step.init_state, c, tx), jax.random.key(0))
     windows = jax.ShapeDtypeStruct((tokens // c.model.context, c.model.context + 1), jnp.int32)
-    train = jax.jit(functools.partial(step.train_step, c, tx, model.PLAIN))
+    train = jax.jit(functools.partial(step.train_step, c, tx, model.PLAIN, partition.make_mesh(c.machine)))
     lowered = train.lower(state, windows, jax.ShapeDtypeStruct((), jnp.float32))
     return lowered.compile().cost_analysis()["flops"] / (tokens * flops.flops_per_token(c.model)["matmul_full"])
 
