@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +23,27 @@ from scaling.step import TrainState
 
 SET_ASIDE = "set_aside"  # beside the checkpoints: those that could not be used
 KEEP_NEWEST = 2  # so that the one before is there when the newest turns out to be damaged
+
+
+@contextlib.contextmanager
+def _one_failure_told() -> Iterator[None]:
+    """Where one read fails, Orbax closes its event loop while others are under way, and each prints a traceback when it ends.
+
+    The failure itself is raised, so these are not shown, not even after it: they may come late.
+    """
+    before, log = sys.unraisablehook, logging.getLogger("asyncio")
+    level = log.level
+
+    def hook(unraisable: Any) -> None:
+        late = isinstance(unraisable.exc_value, RuntimeError) and "Event loop is closed" in str(unraisable.exc_value)
+        if not late and not inspect.iscoroutine(unraisable.object):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    log.setLevel(logging.CRITICAL)  # where tasks that nobody asks any more report as errors
+    yield
+    sys.unraisablehook = before
+    log.setLevel(level)
 
 
 class Checkpoints:
@@ -67,11 +92,12 @@ class Checkpoints:
         """
         if step not in self._manager.all_steps():
             raise runs.RunError(f"{self.folder}: no checkpoint of step {step}; there are {sorted(self._manager.all_steps())}")
-        self._check_shapes(step, abstract_state)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state), meta=ocp.args.JsonRestore())
         me = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler("state", "meta"), multiprocessing_options=alone) as reader:
+        handler = ocp.CompositeCheckpointHandler("state", "meta")
+        with _one_failure_told(), ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
+            self._check_shapes(step, abstract_state)
             restored = reader.restore(self.folder / str(step), args=args)
         return TrainState(*restored["state"]), restored["meta"]
 

@@ -4,6 +4,8 @@ import functools
 import os
 import pathlib
 import shutil
+import sys
+import types
 
 import jax
 import numpy as np
@@ -241,3 +243,17 @@ def test_no_missing_or_truncated_file_is_read_as_another_state(three, tmp_path):
             checkpoints.close()
             shutil.rmtree(run_dir)
     assert len(names) >= 10 and refused >= 10
+
+
+def test_a_failed_read_is_told_once(three, tmp_path, monkeypatch):
+    # fails when reads that were under way print tracebacks after the failure was raised, or other troubles are hidden with them
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: shown.append(unraisable.exc_value))
+    shutil.copytree(three[0], tmp_path / "one")
+    (tmp_path / "one" / runs.CHECKPOINTS / "3" / "state" / "manifest.ocdbt").unlink()
+    with pytest.raises(Exception, match="NOT_FOUND"):
+        Checkpoints(tmp_path / "one", read_only=True).restore(3, programs().abstract_state)
+    late, other = RuntimeError("Event loop is closed"), RuntimeError("another")
+    for error in (late, other):
+        sys.unraisablehook(types.SimpleNamespace(exc_value=error, object=None))
+    assert shown == [other]
