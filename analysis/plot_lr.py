@@ -50,11 +50,16 @@ class Corner:
         return sorted(self.loss)
 
     @functools.cached_property
-    def shift(self) -> dict[int, float]:
-        """What a seed adds to every rate alike, over the rates that all seeds have; else the first seed stands for itself."""
+    def block(self) -> tuple[list[int], np.ndarray]:
+        """All seeds, and the losses (rates, seeds) of the rates that have ended in every one of them."""
         seeds = sorted(set().union(*self.loss.values()))
         rows = [[at[s] for s in seeds] for at in self.loss.values() if set(at) == set(seeds)]
-        block = np.array([row for row in rows if np.isfinite(row).all()])
+        return seeds, np.array([row for row in rows if np.isfinite(row).all()])
+
+    @functools.cached_property
+    def shift(self) -> dict[int, float]:
+        """What a seed adds to every rate alike, over the rates that all seeds have; else the first seed stands for itself."""
+        seeds, block = self.block
         if not len(block):
             return {seeds[0]: 0.0}
         return dict(zip(seeds, block.mean(0) - block.mean(), strict=True))
@@ -138,7 +143,7 @@ def corners(path: pathlib.Path) -> list[Corner]:
         sizes[row.n_params] = row.size
     out = [Corner(sizes[n], n, d, _with_first_seed(losses)) for (n, d), losses in sorted(found.items())]
     if not out or any(len(c.rates) < 3 or not math.isfinite(c.of(c.best)) for c in out):
-        few = ", ".join(f"{c.name}: {len(c.rates)}" for c in out) or "none has ended"
+        few = ", ".join(f"{c.name}: {len(c.rates)}" for c in out) or "none that has ended"
         raise load.LoadError(f"{path}: needs three rates or more of every size and budget, one of them finite; there are {few}")
     return out
 
@@ -180,9 +185,7 @@ def seed_noise(found: Sequence[Corner]) -> tuple[float | None, int]:
     """
     total, freedom = 0.0, 0
     for c in found:
-        seeds = sorted(set().union(*c.loss.values()))
-        rows = [[at[s] for s in seeds] for at in c.loss.values() if set(at) == set(seeds)]
-        block = np.array([row for row in rows if np.isfinite(row).all()])
+        seeds, block = c.block
         if len(seeds) > 1 and len(block) > 1:
             rest = block - block.mean(0) - block.mean(1, keepdims=True) + block.mean()
             total += float((rest**2).sum())
