@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis import fit, load
-from analysis.laws import optimum
 from analysis.story import RECORDED, Story, caption, frontier
 from scaling.units import format_count
 
@@ -213,7 +212,6 @@ def _draw_law(ax: Axes, story: Story, sizes: Sizes) -> None:
     """L(N, D) at fixed sizes, each over the tokens its runs could have, and the frontier with its band."""
     if story.boot is None:
         return
-    law, params = story.boot.fit.law, story.boot.fit.params
     rows = [r for r in story.table.rows if r.loss is not None or story.table.kind == "runs"]
     counts = list(sizes.labels)
     if sizes.many:
@@ -224,9 +222,9 @@ def _draw_law(ax: Axes, story: Story, sizes: Sizes) -> None:
         per_token = np.mean([r.flops / r.n_tokens for r in same]) if same else float(story.cost.flops(n, 1.0))
         ends = [r.flops for r in same] if same else [lo, hi]
         flops = np.geomspace(max(lo, min(ends) / 1.6), min(hi, max(ends) * 1.6), 100)
-        loss = law.loss(params, n, flops / per_token)
+        loss = story.boot.fit.expected(n, flops / per_token, flops)
         if not same:  # a curve at a size of no run: near the frontier, where the runs are
-            loss = np.where(loss < 1.2 * optimum(params, flops, story.cost)[2], loss, np.nan)
+            loss = np.where(loss < 1.2 * frontier(story, flops)["loss"], loss, np.nan)
         ax.plot(flops, loss, color=sizes.colour(n), lw=1.1, alpha=0.85, zorder=2)
     flops = np.geomspace(lo, hi, 80)
     band = frontier(story, flops)
@@ -290,7 +288,7 @@ def _draw_residuals(ax: Axes, story: Story, law_fit: fit.Fit, sizes: Sizes) -> N
     ax.scatter(x, y, c=colours, s=14 if len(rows) > MANY_POINTS else 26, lw=0.4, ec="white", zorder=3)
     ends = []
     for t in story.targets:
-        unit = float(law_fit.law.loss(law_fit.params, t["n_params"], t["n_tokens"]))
+        unit = float(law_fit.expected(t["n_params"], t["n_tokens"], t["flops"])[0])
         _draw_target(ax, t, sizes, unit)
         ends += [100 * abs(v / unit - 1) for v in t["interval"]]
     top = 1.15 * max([*np.abs(off), *ends, 0.05])

@@ -1,40 +1,82 @@
-"""One fitter for every law: log-sum-exp space, many starts, exact Newton; float64 NumPy, nothing to compile.
+"""One fitter for every law: log space, many starts, exact Newton; float64 NumPy, nothing to compile.
 
-The objective is the SUM over rows of Huber_delta(log L_predicted - log L) (Hoffmann et al. 2022): a mean under a default
-tolerance stops early, which is how published fits went wrong.  The way to its minimum:
-
-1. variable projection: for a grid of exponents the coefficients are a weighted linear least-squares problem, all of them
-   solved in one batch; the best cells that lie apart become starts;
-2. damped Newton with the exact Hessian from every start at once, delta going 1e-1 → 1e-2 → target, because small deltas
-   have local minima.  There are no bounds: a parameter that runs away is reported in ``Fit.edges``.
+The objective is the SUM over rows of weight x Huber_delta(log L_predicted - log L) (Hoffmann et al. 2022): a mean under a
+default tolerance stops early, which is how published fits went wrong.  The way to its minimum: starts from a grid
+(``analysis.starts``), then damped Newton from every start at once (``analysis.newton``), delta going 1e-1 → 1e-2 → target,
+because small deltas have local minima; on demand, restarts from refits of resampled rows.  There are no bounds: a parameter
+that runs away is reported in ``Fit.edges``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from analysis.laws import CHINCHILLA, Law
+from analysis.laws.formula import Formula
 from analysis.load import Table
+from analysis.newton import Minimum, Model, PowerSum, minimise
+from analysis.starts import starting_points
+
+AnyLaw: TypeAlias = Law | Formula
 
 # A published table mixes digitised points and outliers: the Chinchilla choice, nearly least absolute deviations.  The runs of
 # one sweep share protocol and validation windows: least squares, unless a row is off by more than 1 %.  With some fifteen rows
 # that matters, since near-absolute deviations pass exactly through as many rows as there are parameters.
 DEFAULT_DELTA = {"csv": 1e-3, "runs": 1e-2}
-EXPONENT_GRID = np.geomspace(0.02, 1.5, 32)
-CONTINUATION = (1e-1, 1e-2)
+LOSSES = {"huber": None, "squared": 1e3, "l1": 1e-6}  # as deltas: no residual of log loss is above 1e3, none counts below 1e-6
 STARTS = 4
-MIN_SIZES = 3
+BUMPS = 48  # restarts that commands make; without them 29 of 32 published near-absolute fits ended at the best known value
+MIN_VALUES = 3  # of a variable whose exponent is its own; 2 where another variable shares it
+COLUMNS = {"N": "n_params", "D": "n_tokens", "C": "flops", "U": "unique_tokens"}
+_NOUNS = {"N": "sizes", "D": "token counts", "C": "budgets", "U": "counts of unique tokens"}
 _VANISHED = 1e-6  # a term whose share of the loss is below this on every row has run to zero
-# A term with at least this share of the loss on some row may be stepped in its coefficient; one that vanishes may not.
-_LINEAR_SHARE = 1e-4
 _EXPONENT_RANGE = (0.01, 3.0)  # no power law of loss was ever reported outside; beyond it a term is a constant or a step
 
 
 class FitError(ValueError):
     """Rows that no fit can be made of; the message says what is missing."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """What is fitted: the law's variables, what was measured, and which rows move together.
+
+    Attributes:
+      columns: each variable, (rows,).
+      measured: losses in nats per token, (rows,).
+      clusters: a name per row; rows of one cluster are redrawn together.
+      weights: (rows,), mean 1.
+    """
+
+    columns: Mapping[str, np.ndarray]
+    measured: np.ndarray
+    clusters: tuple[str, ...]
+    weights: np.ndarray
+
+    @classmethod
+    def of(
+        cls, columns: Mapping[str, Sequence[float] | np.ndarray], measured: Sequence[float] | np.ndarray,
+        clusters: Sequence[Any] | None = None, weights: np.ndarray | None = None,
+    ) -> Rows:  # fmt: skip
+        """From plain sequences; every row its own cluster and weights 1 unless told."""
+        losses = np.asarray(measured, float)
+        names = tuple(str(c) for c in (range(len(losses)) if clusters is None else clusters))
+        scale = np.ones(len(losses)) if weights is None else np.asarray(weights, float) / np.mean(weights)
+        return cls({k: np.asarray(v, float) for k, v in columns.items()}, losses, names, scale)
+
+    @functools.cached_property
+    def groups(self) -> np.ndarray:
+        """(rows,) the number of each row's cluster."""
+        return np.unique(self.clusters, return_inverse=True)[1]
+
+    def __len__(self) -> int:
+        return len(self.measured)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,16 +85,18 @@ class Certificate:
 
     starts: int
     agreeing: int  # starts that ended within 1e-6 (relative) of the best objective
-    gradient: float  # norm of the gradient over delta * sqrt(rows)
+    gradient: float  # norm of the gradient over the residuals' scale (delta, at most their sd) and sqrt(rows)
     convex: bool  # the Hessian is positive definite there
     iterations: int
+    bumps: int  # restarts from refits of resampled rows
+    improved: bool  # whether one of them found a lower minimum than the starts did
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fit:
     """A law with its parameters, and what produced them."""
 
-    law: Law
+    law: AnyLaw
     params: dict[str, float]
     delta: float
     objective: float  # sum of Huber terms of log loss
@@ -60,26 +104,57 @@ class Fit:
     certificate: Certificate
     edges: tuple[str, ...]  # parameters that ran away, in words
     table: Table
-    theta: np.ndarray  # at centred log N and log D
-    centre: tuple[float, float]
-    design: np.ndarray  # Z of Law.design at the rows
+    rows: Rows
+    theta: np.ndarray  # at centred logarithms
+    centre: Mapping[str, float]
+    model: Model  # the law at the rows
+
+    @property
+    def loss_name(self) -> str:
+        """What the objective sums, in words."""
+        return {1e3: "squares", 1e-6: "absolute values"}.get(self.delta, f"Huber({self.delta:g})")
 
     @property
     def degrees_of_freedom(self) -> int:
         return len(self.residuals) - len(self.law.parameters)
 
-    def losses(self, theta: np.ndarray, n_params: float, n_tokens: float) -> np.ndarray:
+    def losses(self, theta: np.ndarray, n_params: float, n_tokens: float, flops: float | None = None) -> np.ndarray:
         """Loss of one run under each theta, in centred logarithms, where even an exponent that ran away does not overflow."""
-        z = self.law.design(np.log([n_params]) - self.centre[0], np.log([n_tokens]) - self.centre[1])
-        return np.exp(np.minimum(log_loss(z, theta)[:, 0], 700.0))
+        at = {"N": n_params, "D": n_tokens, "C": 6 * n_params * n_tokens if flops is None else flops, "U": n_tokens}
+        return self.at({v: np.array([at[v]]) for v in self.law.variables}, theta)[:, 0]
+
+    def expected(self, n_params: Any, n_tokens: Any, flops: Any = None) -> np.ndarray:
+        """The fitted law's loss of each run, (runs,)."""
+        n, d = np.broadcast_arrays(np.atleast_1d(np.asarray(n_params, float)), np.asarray(n_tokens, float))
+        c = np.broadcast_to(6 * n * d if flops is None else np.asarray(flops, float), n.shape)
+        return self.at({v: {"N": n, "D": d, "C": c, "U": d}[v] for v in self.law.variables})[0]
+
+    def at(self, columns: Mapping[str, np.ndarray], theta: np.ndarray | None = None) -> np.ndarray:
+        """Predicted (lanes, points) at other values of the variables, under theta (lanes, parameters) or the fitted one."""
+        where = {k: np.asarray(v, float) for k, v in columns.items()}
+        logs = self.law.bind(where, self.centre).log_loss(self.theta[None] if theta is None else theta)
+        return np.exp(np.minimum(logs, 700.0)) - _shift(self.law)
 
     @property
     def sigma(self) -> float:
         """Residual standard deviation of log loss, corrected for the fitted parameters."""
-        return float(np.sqrt(np.sum(self.residuals**2) / max(1, self.degrees_of_freedom)))
+        return float(np.sqrt(np.sum(self.rows.weights * self.residuals**2) / max(1, self.degrees_of_freedom)))
 
 
-def fit(table: Table, law: Law = CHINCHILLA, delta: float | None = None, starts: int = STARTS) -> Fit:
+def _shift(law: AnyLaw) -> float:
+    return law.shift if isinstance(law, Formula) else 0.0
+
+
+def rows_of(table: Table, law: AnyLaw = CHINCHILLA, weights: np.ndarray | None = None) -> Rows:
+    """The table's fitted rows as the law sees them; ``weights`` one per fitted row."""
+    columns = {v: table.column(COLUMNS[v]).astype(float) for v in law.variables}
+    return Rows.of(columns, table.column("loss").astype(float), [r.cluster for r in table.fitted], weights)
+
+
+def fit(
+    table: Table, law: AnyLaw = CHINCHILLA, delta: float | None = None, starts: int = STARTS, loss: str = "huber",
+    weights: np.ndarray | None = None, bumps: int = 0,
+) -> Fit:  # fmt: skip
     """The global minimum of the objective over the table's fitted rows.
 
     Args:
@@ -87,247 +162,133 @@ def fit(table: Table, law: Law = CHINCHILLA, delta: float | None = None, starts:
       law: the form.
       delta: where the Huber loss turns from square to absolute, in log loss; by default ``DEFAULT_DELTA`` of the table's kind.
       starts: from how many grid cells that lie apart Newton starts.
+      loss: 'huber', 'squared' or 'l1' (absolute values); the latter two take no delta.
+      weights: one per fitted row, such as 1/sd^2 of its noise (``analysis.noise.weights``); equal by default.
+      bumps: restarts from refits of resampled rows (Wood 2001): they leave local minima that all starts share.
 
     Raises:
-      FitError: fewer rows than parameters + 1, or fewer than three sizes or token counts.
+      FitError: fewer rows than parameters + 1, too few values of a variable, or an unknown loss.
     """
     check_rows(table, law)
     delta = DEFAULT_DELTA[table.kind] if delta is None else delta
-    log_n, log_d, target = (np.log(table.column(c).astype(float)) for c in ("n_params", "n_tokens", "loss"))
-    centre = (float(log_n.mean()), float(log_d.mean()))  # centring divides the condition number by a thousand
-    z = law.design(log_n - centre[0], log_d - centre[1])
-    theta = _starting_points(law, z, target, starts)
-    targets, weights = np.broadcast_to(target, (len(theta), len(target))), np.ones((len(theta), len(target)))
-    iterations = 0
-    for stage in (d for d in CONTINUATION if d > delta):
-        coarse = minimise(z, targets, weights, theta, stage, max_iterations=20, tolerance=1e-6)
-        theta, iterations = revived(z, coarse.theta), iterations + coarse.iterations
-    result = minimise(z, targets, weights, theta, delta)
-    best = int(np.argmin(result.objective))
-    theta_best, value = result.theta[best], float(result.objective[best])
-    predicted = log_loss(z, theta_best[None])[0]
-    certificate = Certificate(
-        starts=len(theta),
-        agreeing=int(np.sum(result.objective <= value * (1 + 1e-6) + 1e-24)),
-        gradient=float(np.linalg.norm(result.gradient[best]) / (delta * math.sqrt(len(target)))),
-        convex=bool(result.convex[best]),
-        iterations=iterations + result.iterations,
+    return fit_rows(rows_of(table, law, weights), law, delta, starts, loss, bumps, table)
+
+
+def fit_rows(
+    rows: Rows, law: AnyLaw, delta: float = 1e-3, starts: int = STARTS, loss: str = "huber", bumps: int = 0,
+    table: Table | None = None,
+) -> Fit:  # fmt: skip
+    """As ``fit``, of rows that need no table (any variables that the law names).
+
+    Raises:
+      FitError: an unknown loss, or no more rows than parameters.
+    """
+    if loss not in LOSSES:
+        raise FitError(f"loss={loss!r}: must be one of {', '.join(LOSSES)}")
+    if len(rows) <= len(law.parameters):
+        raise FitError(f"{len(rows)} rows for the {len(law.parameters)} parameters of the {law.name} law: add more")
+    delta = LOSSES[loss] or delta
+    centre = law.centre(rows.columns)
+    model = law.bind(rows.columns, centre)
+    target = np.log(rows.measured + _shift(law))
+    theta = (
+        law.starts(rows.columns, rows.measured)
+        if isinstance(law, Formula)
+        else starting_points(law, model, target, rows.weights, starts)  # type: ignore[arg-type]
     )
-    params = to_params(law, theta_best[None], centre)
+    result = _descend(model, target, rows.weights, theta, delta)
+    best = int(np.argmin(result.objective))
+    value, found = float(result.objective[best]), result.theta[best]
+    agreeing = int(np.sum(result.objective <= value * (1 + 1e-6) + 1e-24))
+    bumped = _bump(model, target, rows.weights, found, delta, bumps) if bumps else None
+    improved = bumped is not None and bool(bumped.objective.min() < value * (1 - 1e-9))
+    if bumped is not None and improved:
+        result, best = bumped, int(np.argmin(bumped.objective))
+        value, found = float(result.objective[best]), result.theta[best]
+        agreeing = int(np.sum(result.objective <= value * (1 + 1e-6) + 1e-24))
+    residuals = target - model.log_loss(found[None])[0]
+    scale = min(delta, max(float(np.std(residuals)), 1e-300))
+    certificate = Certificate(
+        starts=len(result.objective),
+        agreeing=agreeing,
+        gradient=float(np.linalg.norm(result.gradient[best]) / (scale * math.sqrt(len(target)))),
+        convex=bool(result.convex[best]),
+        iterations=result.iterations,
+        bumps=bumps,
+        improved=improved,
+    )
+    params = {k: float(v[0]) for k, v in law.to_params(found[None], centre).items()}
+    known = table if table is not None else Table("arrays", ())
     return Fit(
-        law, {k: float(v[0]) for k, v in params.items()}, delta, value, target - predicted, certificate,
-        _edges(law, z, theta_best), table, theta_best, centre, z,
-    )  # fmt: skip
+        law, params, delta, value, residuals, certificate, _edges(law, model, found, params), known, rows, found, centre, model
+    )
 
 
-def check_rows(table: Table, law: Law = CHINCHILLA) -> None:
+def _descend(model: Model, target: np.ndarray, weights: np.ndarray, theta: np.ndarray, delta: float) -> Minimum:
+    """Newton from every start, delta going down by stages."""
+    targets, per_row = np.broadcast_to(target, (len(theta), len(target))), np.broadcast_to(weights, (len(theta), len(target)))
+    stages = [d for d in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5) if d > delta * 1.5]
+    if delta >= 1e-3:
+        stages = stages[:2]
+    iterations = 0
+    for stage in stages:
+        coarse = minimise(model, targets, per_row, theta, stage, max_iterations=20, tolerance=1e-6)
+        theta, iterations = model.revived(coarse.theta), iterations + coarse.iterations
+    result = minimise(model, targets, per_row, theta, delta)
+    return dataclasses.replace(result, iterations=iterations + result.iterations)
+
+
+def _bump(model: Model, target: np.ndarray, weights: np.ndarray, theta: np.ndarray, delta: float, bumps: int) -> Minimum:
+    """Minima found from where refits of resampled rows end."""
+    n = len(target)
+    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=bumps).astype(float)
+    targets = np.broadcast_to(target, (bumps, n))
+    away = minimise(
+        model, targets, counts * weights, np.repeat(theta[None], bumps, 0), delta, max_iterations=60, tolerance=1e-8
+    )
+    return minimise(model, targets, np.broadcast_to(weights, (bumps, n)), model.revived(away.theta), delta)
+
+
+def check_rows(table: Table, law: AnyLaw = CHINCHILLA) -> None:
     """Raises FitError unless the fitted rows can carry the law at all."""
     rows, need = len(table.fitted), len(law.parameters) + 1
-    sizes, budgets = len(table.sizes()), len({r.n_tokens for r in table.fitted})
-    if rows < need or min(sizes, budgets) < MIN_SIZES:
+    found = {v: len({getattr(r, COLUMNS[v]) for r in table.fitted}) for v in law.variables}
+    wanted = {v: _values_needed(law, v) for v in law.variables}
+    if rows < need or any(found[v] < wanted[v] for v in found):
         left_out = f" ({len(table.excluded)} more are excluded)" if table.excluded else ""
+        has = " and ".join(f"{count} {_NOUNS[v]}" for v, count in found.items())
+        needs = " and ".join(f"{count} {_NOUNS[v]}" for v, count in wanted.items())
         raise FitError(
-            f"{table.source}: {rows} rows with {sizes} sizes and {budgets} token counts{left_out}; the {law.name} law has "
-            f"{len(law.parameters)} parameters and needs at least {need} rows, {MIN_SIZES} sizes and "
-            f"{MIN_SIZES} token counts: train or add more"
+            f"{table.source}: {rows} rows with {has}{left_out}; the {law.name} law has {len(law.parameters)} parameters and "
+            f"needs at least {need} rows, {needs}: train or add more"
         )
 
 
-def to_params(law: Law, theta: np.ndarray, centre: tuple[float, float]) -> dict[str, np.ndarray]:
-    """Parameters by name, an array over the first axis of ``theta``, with the centring undone."""
-    middle = dict(zip("ND", centre, strict=True))
-    position = {name: i for i, name in enumerate(law.parameters)}
-    out = {}
-    for t, term in enumerate(law.terms):
-        shift = theta[:, position[str(term.exponent)]] * middle[term.variable] if term.variable else 0.0
-        out[term.coefficient] = np.exp(np.minimum(theta[:, t] + shift, 700.0))  # 1e304 says as much as infinity, and sorts
-    return out | {name: theta[:, position[name]].copy() for name in law.exponents}
+def _values_needed(law: AnyLaw, variable: str) -> int:
+    """Distinct values of a variable that its exponent needs; one less where another variable shares the exponent."""
+    if isinstance(law, Formula):
+        return 1
+    own = next(t.exponent for t in law.terms if t.variable == variable)
+    return MIN_VALUES - (sum(t.exponent == own for t in law.terms) > 1)
 
 
-def log_loss(z: np.ndarray, theta: np.ndarray) -> np.ndarray:
-    """log L of shape (lanes, rows) for ``theta`` of shape (lanes, parameters)."""
-    return _softmax(z, theta)[0]
-
-
-def _softmax(z: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """log L (lanes, rows), and each term's share of L (terms, lanes, rows)."""
-    n, terms, p = z.shape
-    u = (theta @ z.transpose(2, 1, 0).reshape(p, terms * n)).reshape(-1, terms, n).transpose(1, 0, 2)
-    top = u.max(0)
-    share = np.exp(u - top)
-    total = share.sum(0)
-    share /= total
-    return top + np.log(total), share
-
-
-def _starting_points(law: Law, z: np.ndarray, target: np.ndarray, count: int) -> np.ndarray:
-    """theta of the best grid cells that lie apart, by weighted linear least squares of L with weights 1/L^2."""
-    grid = np.array(np.meshgrid(*[range(len(EXPONENT_GRID))] * len(law.exponents), indexing="ij")).reshape(
-        len(law.exponents), -1
-    )
-    first = len(law.terms)
-    features, cells = [], []
-    for t, term in enumerate(law.terms):
-        slot = law.exponents.index(term.exponent) if term.exponent else None
-        column = np.zeros((1, 1)) if slot is None else EXPONENT_GRID[:, None]
-        x = z[:, t, first + slot] if slot is not None else np.zeros(len(z))
-        features.append(np.exp(column * x - target))  # over L: relative residuals
-        cells.append(np.zeros(grid.shape[1], int) if slot is None else grid[slot])
-    gram = np.stack(
-        [np.stack([(features[s] @ features[t].T)[cells[s], cells[t]] for t in range(first)], -1) for s in range(first)], -2
-    )
-    right = np.stack([features[t].sum(1)[cells[t]] for t in range(first)], -1)
-    ridge = 1e-12 * np.trace(gram, axis1=1, axis2=2)[:, None, None] * np.eye(first)
-    coefficients = np.linalg.solve(gram + ridge, right[..., None])[..., 0]
-    # A cell with a negative coefficient stays a candidate, with that term at 1e-4 of the loss, and is judged as such.
-    coefficients = np.maximum(coefficients, 1e-4 * len(z) / right)
-    misfit = np.einsum("ci,cij,cj->c", coefficients, gram, coefficients) - 2 * np.sum(coefficients * right, -1)
-    theta = np.hstack([np.log(coefficients), EXPONENT_GRID[grid.T]])
-    chosen: list[int] = []
-    for cell in np.argsort(misfit):
-        if all(np.abs(grid[:, cell] - grid[:, c]).max() >= 4 for c in chosen):
-            chosen.append(int(cell))
-        if len(chosen) == count:
-            break
-    return theta[chosen]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Minimum:
-    """Where every lane ended."""
-
-    theta: np.ndarray
-    objective: np.ndarray
-    gradient: np.ndarray
-    convex: np.ndarray
-    converged: np.ndarray
-    iterations: int
-
-
-def minimise(
-    z: np.ndarray, targets: np.ndarray, weights: np.ndarray, theta: np.ndarray, delta: float,
-    max_iterations: int = 200, tolerance: float = 1e-19,
-) -> Minimum:  # fmt: skip
-    """Damped Newton on many problems (lanes) at once, each with its own targets, weights and start.
-
-    The step solves (H + damping * diag(G)) step = -gradient with the exact Hessian H and the diagonal of the iteratively
-    reweighted Gauss-Newton matrix G; where that is not positive definite or the objective rises, damping grows.  A coefficient
-    c is stepped as c (1 + s), whose second derivative is that of log c less the first, or as c exp(s): the valley in which E
-    and A trade against each other is straight in coefficients, that of A against alpha in the logarithm, and a lane whose step
-    fails changes from one to the other.
-
-    Args:
-      z: design, shape (rows, terms, parameters), shared by all lanes.
-      targets: log loss, (lanes, rows).
-      weights: (lanes, rows); counts of a resample, or ones.
-      theta: (lanes, parameters).
-      delta: of the Huber loss.
-      max_iterations: of every lane together.
-      tolerance: a lane stops at a squared gradient, measured in G, of this part of its objective.
-    """
-    theta = theta.copy()
-    lanes, p = theta.shape
-    damping = np.full(lanes, 1e-3)
-    zz = np.ascontiguousarray((z[..., :, None] * z[..., None, :]).transpose(1, 0, 2, 3).reshape(-1, p * p))
-    value, gradient, hessian, scale, linear = _derivatives(z, zz, targets, weights, theta, delta)
-    by_coefficient = np.ones(lanes, bool)
-    active, converged, iteration = np.arange(lanes), np.zeros(lanes, bool), 0
-    while True:
-        size = np.sum(gradient[active] ** 2 / scale[active], -1)
-        done = size <= tolerance * value[active] + 1e-31  # the second: rounding of exact data
-        converged[active[done]] = True
-        active = active[~done & (damping[active] < 1e14)]  # no step lowers it any more: rounding has the last word
-        if not len(active) or iteration == max_iterations:
-            break
-        iteration += 1
-        straight = linear[active] & by_coefficient[active, None]
-        diagonal = damping[active, None] * scale[active] - np.where(straight, gradient[active], 0.0)
-        damped = hessian[active] + diagonal[..., None] * np.eye(p)
-        step, good = _solve_positive(damped, -gradient[active])
-        trial = theta[active] + _bounded(step, straight)
-        new = _derivatives(z, zz, targets[active], weights[active], trial, delta)
-        better = good & (new[0] < value[active])
-        to = active[better]
-        theta[to] = trial[better]
-        for old, fresh in zip((value, gradient, hessian, scale, linear), new, strict=True):
-            old[to] = fresh[better]
-        by_coefficient[active] ^= ~better
-        damping[active] = np.where(better, np.maximum(damping[active] / 5, 1e-12), damping[active] * 4)
-    # A lane that stalled is as low as rounding lets it: it counts as converged when its gradient is small all the same.
-    converged |= np.sum(gradient**2 / scale, -1) <= 1e-9 * value + 1e-28
-    return Minimum(theta, value, gradient, _solve_positive(hessian, gradient)[1], converged, iteration)
-
-
-def _derivatives(
-    z: np.ndarray, zz: np.ndarray, targets: np.ndarray, weights: np.ndarray, theta: np.ndarray, delta: float
-) -> tuple[np.ndarray, ...]:
-    """Objective, gradient, Hessian, the diagonal scale, and which coefficients carry a share of the loss, per lane.
-
-    With shares q of the terms, log L has gradient J = Z^T q and Hessian Z^T diag(q) Z - J J^T.
-    """
-    predicted, share = _softmax(z, theta)
-    terms, lanes, n = share.shape
-    p = z.shape[2]
-    r = predicted - targets
-    size = np.abs(r)
-    inside = size <= delta
-    value = np.sum(weights * np.where(inside, 0.5 * r * r, delta * (size - 0.5 * delta)), -1)
-    slope = weights * np.clip(r, -delta, delta)
-    jacobian = np.zeros((lanes, p, n))
-    for t, k in np.argwhere(z.any(0)):
-        jacobian[:, k] += share[t] * z[:, t, k]
-    gradient = np.matmul(jacobian, slope[..., None])[..., 0]
-    outer = jacobian * (weights * inside - slope)[:, None]
-    curved = (share * slope).transpose(1, 0, 2).reshape(lanes, terms * n) @ zz
-    hessian = np.matmul(outer, jacobian.transpose(0, 2, 1)) + curved.reshape(lanes, p, p)
-    irls = weights * delta / np.maximum(size, delta)
-    linear = np.zeros((lanes, p), bool)
-    linear[:, :terms] = share.max(-1).T > _LINEAR_SHARE
-    # The addition lets a term that vanishes come to rest: its own scale vanishes with its gradient.
-    scale = np.matmul(jacobian**2, irls[..., None])[..., 0] + 1e-6 * irls.sum(-1, keepdims=True)
-    return value, gradient, hessian, scale, linear
-
-
-def _bounded(step: np.ndarray, linear: np.ndarray) -> np.ndarray:
-    """The step in theta, cut so that no coefficient loses over 99.9 % or triples, and nothing else moves by more than 1."""
-    limit = np.where(linear, np.where(step < 0, 0.999, 2.0), 1.0)
-    step = step * np.minimum(1.0, np.min(limit / np.maximum(np.abs(step), 1e-300), -1, keepdims=True))
-    return np.where(linear, np.log1p(np.where(linear, step, 0.0)), step)
-
-
-def revived(z: np.ndarray, theta: np.ndarray) -> np.ndarray:
-    """``theta`` with terms that had vanished raised to a hundredth of the loss: from nothing, no gradient leads back."""
-    share = _softmax(z, theta)[1].max(-1).T
-    out = theta.copy()
-    out[:, : share.shape[1]] += np.where(share < 1e-3, np.log(1e-2 / np.maximum(share, 1e-300)), 0.0)
-    return out
-
-
-def _solve_positive(matrix: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Solution of every lane, and which matrices are positive definite (LAPACK's Cholesky refuses all of them for one)."""
-    p = matrix.shape[-1]
-    left = matrix.copy()
-    good = np.ones(len(matrix), bool)
-    for j in range(p - 1):
-        good &= left[:, j, j] > 1e-14 * np.abs(matrix[:, j, j])
-        factor = left[:, j + 1 :, j] / np.where(good, left[:, j, j], 1.0)[:, None]
-        left[:, j + 1 :, j + 1 :] -= factor[:, :, None] * left[:, None, j, j + 1 :]
-    good &= left[:, -1, -1] > 1e-14 * np.abs(matrix[:, -1, -1])
-    x = np.linalg.solve(np.where(good[:, None, None], matrix, np.eye(p)), right[..., None])[..., 0]
-    good &= np.isfinite(x).all(-1)
-    return np.where(good[:, None], x, 0.0), good
-
-
-def _edges(law: Law, z: np.ndarray, theta: np.ndarray) -> tuple[str, ...]:
+def _edges(law: AnyLaw, model: Model, theta: np.ndarray, params: Mapping[str, float]) -> tuple[str, ...]:
     """Parameters that ran away, in words."""
-    share = _softmax(z, theta[None])[1][:, 0]
+    lo, hi = _EXPONENT_RANGE
+    if isinstance(law, Formula) or not isinstance(model, PowerSum):
+        return tuple(
+            f"{name} = {params[name]:.3g} runs to {'zero' if params[name] < 1 else 'infinity'}: the rows do not show it"
+            for name in law.parameters
+            if not 1e-9 < abs(params[name]) < 1e15
+        )
+    share = model.shares(theta[None])[1][:, 0]
     out = [
         f"{term.coefficient} runs to zero: the rows show no such term"
         for t, term in enumerate(law.terms)
         if share[t].max() < _VANISHED
     ]
-    lo, hi = _EXPONENT_RANGE
-    for name, value in zip(law.exponents, theta[len(law.terms) :], strict=True):
-        if not lo <= value <= hi:
-            out.append(f"{name} = {value:.3g} lies outside {lo} to {hi}: its term is not a power law on these rows")
+    for name in law.parameters[len(law.terms) :]:
+        if not lo <= params[name] <= hi:
+            what = "its term is not a power law on these rows" if name in law.exponents else "its powers do not couple so"
+            out.append(f"{name} = {params[name]:.3g} lies outside {lo} to {hi}: {what}")
     return tuple(out)

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.fit import Fit, log_loss, minimise, revived, to_params
-from analysis.laws import Cost, allocation_exponent
+from analysis.fit import AnyLaw, Fit
+from analysis.laws import Cost, Law, allocation_exponent, has_allocation
+from analysis.newton import minimise
 
 LEVEL = 0.9
 DRAWS = 1000
@@ -46,7 +47,7 @@ class Bootstrap:
     @property
     def params(self) -> dict[str, np.ndarray]:
         """Parameters by name, one value per draw."""
-        return to_params(self.fit.law, self.theta, self.fit.centre)
+        return self.fit.law.to_params(self.theta, self.fit.centre)
 
     def interval(self, values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
         """The central interval of a quantity computed from each draw."""
@@ -55,9 +56,7 @@ class Bootstrap:
 
     def intervals(self, level: float = LEVEL) -> dict[str, tuple[float, float]]:
         """By name: of every parameter, and of the allocation exponent ``a`` = beta / (alpha + beta) where the law has one."""
-        values = self.params
-        if {"alpha", "beta"} <= values.keys():
-            values["a"] = allocation_exponent(values)
+        values = self.params | allocation(self.fit.law, self.params)
         return {name: self.interval(v, level) for name, v in values.items()}
 
     def words(self) -> str:
@@ -84,33 +83,35 @@ def bootstrap(fit: Fit, draws: int = DRAWS, kind: str | None = None, seed: int =
       seed: of the random weights.
     """
     rng = np.random.default_rng(seed)
-    n = len(fit.residuals)
-    groups = np.unique([r.cluster for r in fit.table.fitted], return_inverse=True)[1]
+    n, groups = len(fit.residuals), fit.rows.groups
     clusters = int(groups.max()) + 1
     kind = kind or ("case" if clusters == n >= MANY_ROWS else "wild")
-    fitted = log_loss(fit.design, fit.theta[None])[0]
+    fitted = fit.model.log_loss(fit.theta[None])[0]
     if kind == "case":
-        weights = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
+        weights = rng.multinomial(n, np.full(n, 1 / n), size=draws) * fit.rows.weights
         targets = np.broadcast_to(fitted + fit.residuals, (draws, n))
     else:
         values = _WEBB if clusters < FEW_CLUSTERS else np.array([-1.0, 1.0])
-        weights = np.ones((draws, n))
+        weights = np.broadcast_to(fit.rows.weights, (draws, n))
         targets = fitted + corrected_residuals(fit, groups, 1.0) * rng.choice(values, size=(draws, clusters))[:, groups]
-    chunk, start = max(1, _CHUNK // n), revived(fit.design, fit.theta[None])
+    chunk, start = max(1, _CHUNK // n), fit.model.revived(fit.theta[None])
     parts = []
     for i in range(0, draws, chunk):
         some = slice(i, min(i + chunk, draws))
-        parts.append(minimise(fit.design, targets[some], weights[some], np.repeat(start, some.stop - i, 0), fit.delta))
+        parts.append(minimise(fit.model, targets[some], weights[some], np.repeat(start, some.stop - i, 0), fit.delta))
     noise = rng.choice(corrected_residuals(fit, groups, 0.5), draws) * rng.choice([-1.0, 1.0], draws)
     unconverged = int(sum((~p.converged).sum() for p in parts))
     return Bootstrap(fit, kind, np.concatenate([p.theta for p in parts]), noise, clusters, unconverged)
 
 
+def allocation(law: AnyLaw, params: dict[str, Any]) -> dict[str, Any]:
+    """{'a': beta / (alpha + beta)} where the law trades parameters against tokens, else nothing."""
+    return {"a": allocation_exponent(params, law=law)} if isinstance(law, Law) and has_allocation(law) else {}
+
+
 def jacobian(fit: Fit) -> np.ndarray:
     """Derivatives of log loss by theta at the rows, shape (rows, parameters)."""
-    step = 1e-6
-    plus, minus = (log_loss(fit.design, fit.theta + sign * step * np.eye(len(fit.theta))) for sign in (1, -1))
-    return ((plus - minus) / (2 * step)).T
+    return fit.model.derivatives(fit.theta[None]).jacobian[0].T
 
 
 def corrected_residuals(fit: Fit, groups: np.ndarray, power: float) -> np.ndarray:
@@ -118,14 +119,15 @@ def corrected_residuals(fit: Fit, groups: np.ndarray, power: float) -> np.ndarra
 
     Power 1/2 gives residuals of the right variance (CR2), power 1 those of a fit without the cluster (CR3).
     """
-    orthonormal = np.linalg.qr(jacobian(fit))[0]
-    out = np.empty_like(fit.residuals)
+    root = np.sqrt(fit.rows.weights)
+    orthonormal = np.linalg.qr(root[:, None] * jacobian(fit))[0]
+    scaled, out = root * fit.residuals, np.empty_like(fit.residuals)
     for g in range(groups.max() + 1):
         rows = np.flatnonzero(groups == g)
         values, vectors = np.linalg.eigh(np.eye(len(rows)) - orthonormal[rows] @ orthonormal[rows].T)
         values = np.maximum(values, 0.01)  # a direction that only this cluster pins has no residual to put back
-        out[rows] = vectors @ ((vectors.T @ fit.residuals[rows]) * values**-power)
-    return out
+        out[rows] = vectors @ ((vectors.T @ scaled[rows]) * values**-power)
+    return out / root
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,8 +148,7 @@ def judge_parameters(boot: Bootstrap, level: float = LEVEL) -> dict[str, Verdict
     """
     fit = boot.fit
     common = list(fit.edges)
-    n, d = (np.log(fit.table.column(c).astype(float)) for c in ("n_params", "n_tokens"))
-    if abs(correlation := float(np.corrcoef(n, d)[0, 1])) > MAX_COLLINEAR:
+    if abs(correlation := _correlation(fit)) > MAX_COLLINEAR:
         common.append(
             f"tokens grow in step with parameters in all rows (correlation of logs {correlation:.4f}), so the two power laws "
             f"cannot be told apart: add rows with other tokens per parameter"
@@ -158,19 +159,26 @@ def judge_parameters(boot: Bootstrap, level: float = LEVEL) -> dict[str, Verdict
         common.append("the minimum is not strict: some combination of parameters is free")
     ranges = boot.intervals(level)
     out = {}
-    if "E" in ranges:
-        lo, hi = ranges["E"]
-        wide = [f"E may lie anywhere from {lo:.3g} to {hi:.3g}: it needs larger and longer runs"]
-        out["E"] = wide if lo <= 0.05 * fit.params["E"] or hi > MAX_E_FACTOR * lo else []
+    if floor := fit.law.floor:
+        lo, hi = ranges[floor]
+        wide = [f"{floor} may lie anywhere from {lo:.3g} to {hi:.3g}: it needs larger and longer runs"]
+        out[floor] = wide if lo <= 0.05 * fit.params[floor] or hi > MAX_E_FACTOR * lo else []
     out["exponents"] = [
         _wide(name, ranges[name])
         for name in fit.law.exponents
         if _relative(ranges[name], fit.params[name]) > MAX_EXPONENT_WIDTH
     ]
     if "a" in ranges:
-        a = allocation_exponent(fit.params)
+        a = allocation(fit.law, fit.params)["a"]
         out["a"] = [_wide("a", ranges["a"])] if _relative(ranges["a"], a) > MAX_EXPONENT_WIDTH else []
     return {what: Verdict(not (common or reasons), tuple(common + reasons)) for what, reasons in out.items()}
+
+
+def _correlation(fit: Fit) -> float:
+    """Of log N and log D at the fitted rows; 0 for a law that does not have both."""
+    if not {"N", "D"} <= set(fit.law.variables):
+        return 0.0
+    return float(np.corrcoef(np.log(fit.rows.columns["N"]), np.log(fit.rows.columns["D"]))[0, 1])
 
 
 def _relative(ends: tuple[float, float], value: float) -> float:
@@ -227,9 +235,9 @@ def predict(
       cost: C = k N^g D where ``flops`` is not given; 6ND by default.
     """
     fit = boot.fit
-    values = fit.losses(boot.theta, n_params, n_tokens) * np.exp(boot.noise)
-    loss, ends = float(fit.losses(fit.theta[None], n_params, n_tokens)[0]), boot.interval(values, level)
     flops = float((cost or Cost()).flops(n_params, n_tokens)) if flops is None else flops
+    values = fit.losses(boot.theta, n_params, n_tokens, flops) * np.exp(boot.noise)
+    loss, ends = float(fit.losses(fit.theta[None], n_params, n_tokens, flops)[0]), boot.interval(values, level)
     ratio = flops / float(fit.table.column("flops").max())
     reasons = []
     if (width := _relative(ends, loss)) > MAX_PREDICTION_WIDTH:
@@ -241,9 +249,9 @@ def predict(
 
 def _off_the_line(fit: Fit, n_params: float, n_tokens: float) -> list[str]:
     """For collinear rows: whether the target leaves their line by more than the rows do (or a tenth)."""
-    n, d = (np.log(fit.table.column(c).astype(float)) for c in ("n_params", "n_tokens"))
-    if abs(np.corrcoef(n, d)[0, 1]) <= MAX_COLLINEAR:
+    if abs(_correlation(fit)) <= MAX_COLLINEAR:
         return []
+    n, d = np.log(fit.rows.columns["N"]), np.log(fit.rows.columns["D"])
     slope, level = np.polyfit(n, d, 1)
     spread = np.abs(d - slope * n - level).max()
     off = abs(np.log(n_tokens) - slope * np.log(n_params) - level)

@@ -130,7 +130,7 @@ def live(table: load.Table, delta: float | None = None) -> dict[str, dict[str, f
             continue
         for row in table.rows:
             if row.n_params == n_params and row.annealed:
-                out[row.id] = {"loss": float(law_fit.law.loss(law_fit.params, row.n_params, row.n_tokens))}
+                out[row.id] = {"loss": float(law_fit.expected(row.n_params, row.n_tokens, row.flops)[0])}
     return out
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from analysis import fit, intervals, load, predict, words
-from analysis.laws import Cost, measured_cost, optimum
+from analysis.laws import Cost, Law, has_allocation, measured_cost, optimum
 
 CONVENTIONS = {
     "matmul_causal": "exact matmul FLOPs, causal attention", "matmul_full": "exact matmul FLOPs, full attention",
@@ -107,11 +108,23 @@ def _target(row: load.Row, predicted: float, ends: list[float], level: float, re
 def frontier(story: Story, flops: np.ndarray) -> dict[str, np.ndarray]:
     """Compute-optimal parameters, tokens and loss at each of ``flops``, the loss with the ends of its interval."""
     assert story.boot is not None
-    n, d, loss = optimum(story.boot.fit.params, flops, story.cost)
+    law = story.boot.fit.law
+    if not isinstance(law, Law):
+        raise TypeError(f"{law.name}: a formula has no frontier in N and D")
+    n, d, loss = _best(law, story.boot.fit.params, flops, story.cost)
     with np.errstate(all="ignore"):  # a draw whose exponent ran away has no optimum; it is left out by nanquantile
-        draws = optimum({k: v[:, None] for k, v in story.boot.params.items()}, flops, story.cost)[2]
+        draws = _best(law, {k: v[:, None] for k, v in story.boot.params.items()}, flops, story.cost)[2]
     lo, hi = np.nanquantile(draws, [(1 - story.level) / 2, (1 + story.level) / 2], axis=0)
     return {"flops": flops, "n_params": n, "n_tokens": d, "loss": loss, "lo": lo, "hi": hi}
+
+
+def _best(law: Law, params: Mapping[str, Any], flops: np.ndarray, cost: Cost) -> tuple[Any, Any, Any]:
+    """As ``laws.optimum``; of a law without N and D only the loss is known, of one that has not even C nothing is."""
+    if has_allocation(law):
+        return optimum(params, flops, cost, law)
+    unknown = np.full(flops.shape, np.nan)
+    loss = law.loss(params, unknown, unknown, flops) if law.variables == ("C",) else unknown
+    return unknown, unknown, loss
 
 
 def caption(story: Story, plain: bool = False) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from analysis import intervals, load
-from analysis.laws import allocation_exponent
+from analysis.laws.formula import Formula
 from scaling.units import format_count
 
 
@@ -28,14 +28,15 @@ def law(boot: intervals.Bootstrap, level: float) -> list[str]:
     """The equation, its parameters with intervals, how they came about, and the verdicts."""
     fit = boot.fit
     ranges, c = boot.intervals(level), fit.certificate
-    lines = [f"L(N, D) = {equation(boot)}   (nats per token; N: {fit.table.n_definition})"]
+    lines = [f"L({', '.join(fit.law.variables)}) = {equation(boot)}   (nats per token; N: {fit.table.n_definition})"]
     lines += [f"  {name:<6}= {number(values(boot)[name]):<10} {100 * level:g} % {between(ranges[name])}" for name in ranges]
     if "a" in ranges:
         lines.append("  a = beta / (alpha + beta): at C = k N D the best N grows as C^a, the best D as C^(1-a)")
+    again = f" and of {c.bumps} restarts from resampled rows {'one improved on them' if c.improved else 'none is lower'}"
     lines.append(
-        f"fitted to {len(fit.residuals)} rows, {len(fit.table.sizes())} sizes: sum of Huber({fit.delta:g}) of log loss "
-        f"{fit.objective:.8g}, residual sd {100 * fit.sigma:.2g} %; {c.agreeing} of {c.starts} starts agree, "
-        f"gradient {c.gradient:.0e}"
+        f"fitted to {len(fit.residuals)} rows, {len(fit.table.sizes())} sizes: sum of {fit.loss_name} of log loss "
+        f"{fit.objective:.8g}, residual sd {100 * fit.sigma:.2g} %; {c.agreeing} of {c.starts} starts agree"
+        f"{again if c.bumps else ''}, gradient {c.gradient:.0e}"
     )
     lines.append(f"intervals: {boot.words()}" + (f"; {boot.unconverged} did not converge" if boot.unconverged else ""))
     for what, verdict in intervals.judge_parameters(boot, level).items():
@@ -54,26 +55,22 @@ def verdict_words(verdict: intervals.Verdict) -> str:
 def values(boot: intervals.Bootstrap) -> dict[str, float]:
     """The parameters and, where the law has one, the allocation exponent a."""
     p = boot.fit.params
-    return p | ({"a": float(allocation_exponent(p))} if {"alpha", "beta"} <= p.keys() else {})
+    return p | {name: float(v) for name, v in intervals.allocation(boot.fit.law, p).items()}
 
 
 def latex(boot: intervals.Bootstrap) -> str:
     """The law with its numbers as mathtext, without a space, so that a caption does not break within it."""
-    p = boot.fit.params
-    terms = [
-        number(p[t.coefficient]) + (f"\\,{t.variable}^{{-{number(p[str(t.exponent)])}}}" if t.variable else "")
-        for t in boot.fit.law.terms
-    ]
-    return f"$L={'+'.join(terms)}$"
+    law = boot.fit.law
+    right = law.latex if isinstance(law, Formula) else law.right_side({k: number(v) for k, v in boot.fit.params.items()})
+    return f"$L={right.replace(' ', '')}$"
 
 
 def equation(boot: intervals.Bootstrap) -> str:
     """The right-hand side with its numbers."""
-    p = boot.fit.params
-    return " + ".join(
-        number(p[t.coefficient]) + (f" {t.variable}^-{p[str(t.exponent)]:.4f}" if t.variable else "")
-        for t in boot.fit.law.terms
-    )
+    law, p = boot.fit.law, boot.fit.params
+    if isinstance(law, Formula):
+        return law.latex
+    return law.text({k: number(v) if k in law.coefficients else f"{v:.4f}" for k, v in p.items()})
 
 
 def law_json(boot: intervals.Bootstrap, level: float) -> dict[str, Any]:
@@ -87,7 +84,7 @@ def law_json(boot: intervals.Bootstrap, level: float) -> dict[str, Any]:
         "delta": fit.delta, "residual_sd_log": fit.sigma, "n_rows": len(fit.residuals),
         "table_hash": fit.table.digest(),
         "certificate": {"starts": c.starts, "agreeing": c.agreeing, "gradient": c.gradient, "strict_minimum": c.convex,
-                        "iterations": c.iterations},
+                        "iterations": c.iterations, "bumps": c.bumps, "improved_by_bumps": c.improved},
         "edges": list(fit.edges), "condition": intervals.condition(fit),
         "bootstrap": {"kind": boot.kind, "draws": len(boot.theta), "clusters": boot.clusters, "unconverged": boot.unconverged},
         "verdicts": {what: dataclasses.asdict(v) for what, v in intervals.judge_parameters(boot, level).items()},

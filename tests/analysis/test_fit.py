@@ -8,7 +8,7 @@ import pytest
 import synthetic
 from scipy import optimize
 
-from analysis import fit, laws, load
+from analysis import fit, laws, load, newton
 
 
 def grid(params, sizes=(5e7, 1e8, 3e8, 1e9, 3e9), ratios=(5, 20, 80), noise=0.0, seed=0):
@@ -92,23 +92,41 @@ def test_scipy_finds_nothing_better():
     assert 1e4 * f.objective == pytest.approx(objective(f.theta), rel=1e-9)
 
 
-def test_derivatives_match_finite_differences():
-    """Fails when the gradient or the Hessian has a wrong term or sign."""
-    z = laws.CHINCHILLA.design(np.linspace(-1, 1, 7), np.sin(np.arange(7.0)))
+@pytest.mark.parametrize(
+    "law", [laws.CHINCHILLA, laws.TIED, laws.COUPLED, laws.KAPLAN, laws.KAPLAN_NO_FLOOR], ids=lambda v: v.name
+)
+def test_derivatives_match_finite_differences(law):
+    """Fails when a first or second derivative of a form has a wrong term or sign."""
     rng = np.random.default_rng(1)
-    target, weights = rng.normal(0.5, 0.2, (1, 7)), rng.uniform(0.5, 2, (1, 7))
-    theta = np.array([0.1, -0.4, -0.9, 0.4, 0.6])
-    zz = (z[..., :, None] * z[..., None, :]).transpose(1, 0, 2, 3).reshape(-1, 25)
+    columns = {v: np.exp(rng.normal(size=7)) for v in law.variables}
+    model = law.bind(columns, dict.fromkeys(law.variables, 0.0))
+    start = {"E": 0.1, "A": -0.4, "B": -0.9, "alpha": 0.4, "beta": 0.6, "k": 0.7}
+    theta = np.array([[start[name] for name in law.parameters]])
+    slope, steps = rng.normal(size=(1, 7)), 1e-6 * np.eye(model.n_parameters)
+    at = model.derivatives(theta)
+    natural = {k: v[0] for k, v in law.to_params(theta, dict.fromkeys(law.variables, 0.0)).items()}
+    assert np.allclose(np.exp(at.predicted[0]), law.loss(natural, columns["N"], columns["D"]), rtol=1e-12)
+    first = [(model.log_loss(theta + s) - model.log_loss(theta - s))[0] / 2e-6 for s in steps]
+    assert np.allclose(at.jacobian[0], first, atol=1e-8)
+    moved = [(model.derivatives(theta + s).jacobian - model.derivatives(theta - s).jacobian)[0] / 2e-6 for s in steps]
+    assert np.allclose(at.curvature(slope)[0], [(m * slope).sum(-1) for m in moved], atol=1e-8)
 
-    def at(step):
-        value, gradient, *_ = fit._derivatives(z, zz, target, weights, (theta + step)[None], 0.3)
-        return value[0], gradient[0]
 
-    _, gradient, hessian, _, linear = fit._derivatives(z, zz, target, weights, theta[None], 0.3)
-    assert linear[0].tolist() == [True] * 3 + [False] * 2
-    steps = 1e-6 * np.eye(5)
-    assert np.allclose(gradient[0], [(at(s)[0] - at(-s)[0]) / 2e-6 for s in steps], atol=1e-7)
-    assert np.allclose(hessian[0], [(at(s)[1] - at(-s)[1]) / 2e-6 for s in steps], atol=1e-6)
+def test_numeric_derivatives_match_closed_ones():
+    """Fails when complex steps or their differences are off: a formula then descends to another minimum."""
+    rng = np.random.default_rng(2)
+    columns = {v: np.exp(rng.normal(size=9)) for v in "ND"}
+    closed = laws.CHINCHILLA.bind(columns, {"N": 0.0, "D": 0.0})
+    numeric = newton.Numeric(
+        lambda t: np.log(
+            np.exp(t[:, :1]) + np.exp(t[:, 1:2]) * columns["N"] ** -t[:, 3:4] + np.exp(t[:, 2:3]) * columns["D"] ** -t[:, 4:]
+        ),
+        5,
+    )
+    theta, slope = np.array([[0.1, -0.4, -0.9, 0.4, 0.6]]), rng.normal(size=(1, 9))
+    one, other = closed.derivatives(theta), numeric.derivatives(theta)
+    assert np.allclose(one.jacobian, other.jacobian, rtol=1e-12)
+    assert np.allclose(one.curvature(slope), other.curvature(slope), atol=1e-8)
 
 
 def test_runaway_parameters_are_reported():
