@@ -9,8 +9,8 @@ same exponent share it.  The powers may be joined as one power mean instead of a
 
 For k = 1 that is the sum; for k < 1 the larger shortage hides the smaller one.  In this, its natural parameterization, alpha
 and beta are what is seen when only parameters or only tokens are short, whatever k is.  Kaplan's law (Kaplan et al. 2020, eq.
-1.5, arXiv 2001.08361, with alpha_N = alpha, alpha_D = beta) is k = beta; the form E + A (N^-a + R D^-b)^k is k free, alpha = a k
-and beta = b k.
+1.5, arXiv 2001.08361, with alpha_N = alpha, alpha_D = beta) is k = beta; the form E + A (N^-a + R D^-b)^k is k free, with
+alpha = a k and beta = b k.
 
 In log space every term is linear in theta = (log coefficients, exponents, k), which is why one fitter serves them all.
 """
@@ -156,7 +156,7 @@ class Law:
         """L in nats per token; numbers or arrays that broadcast.  ``flops`` is C where the law has it, by default 6ND."""
         n, d = np.asarray(n_params, float), np.asarray(n_tokens, float)
         values = {"N": n, "D": d, "C": 6 * n * d if flops is None else np.asarray(flops, float)}
-        floor: Any = 0.0 * (n + d)
+        floor: Any = sum(0.0 * values[v] for v in self.variables)
         powers = []
         with np.errstate(divide="ignore", over="ignore"):  # a coefficient of 0 is a term that is not there
             for t in self.terms:
