@@ -17,7 +17,7 @@ import sys
 from analysis import cli, load, words
 from analysis.reporting import charts, methods, page, references
 from analysis.reporting.page import Cell, Section
-from analysis.story import CONVENTIONS, Story, in_words, tell, to_json
+from analysis.story import CONVENTIONS, Story, tell, to_json
 from scaling import runs
 
 NAME = "report.html"
@@ -46,7 +46,7 @@ def _report(argv: list[str] | None) -> None:
     story = tell(table, curves, lines, args.delta, args.level, args.draws)
     path = out / NAME
     path.write_text(compose(story, lines), encoding="utf-8")
-    print(in_words(story))
+    print(headline(story))
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
