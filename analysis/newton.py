@@ -307,7 +307,7 @@ def minimise(
     identity = np.eye(p)
     while len(waiting):
         now, waiting = waiting[:many], waiting[many:]  # a lane that ends makes room for one that waits
-        done = np.sum(state.gradient[now] ** 2 / state.scale[now], -1) <= tolerance * state.value[now] + 1e-31
+        done = state.size(now) <= tolerance * state.value[now] + 1e-31
         converged[now[done]] = True
         # Damping beyond 1e14: no step lowers it any more, rounding has the last word.
         now = now[~done & (damping[now] < 1e14) & (steps[now] < max_iterations)]
@@ -319,14 +319,16 @@ def minimise(
         step, good = _solve_positive(state.hessian[now] + diagonal[..., None] * identity, -state.gradient[now])
         trial = theta[now] + _bounded(step, straight)
         new = _derivatives(model, targets[now], weights[now], trial, delta, held)
-        better = good & (new.value < state.value[now])
+        # Near the minimum the objective no longer tells steps apart, its gradient still does.
+        level = np.abs(new.value - state.value[now]) <= 1e-14 * state.value[now]
+        better = good & ((new.value < state.value[now]) | (level & (new.size() < 0.5 * state.size(now))))
         theta[now[better]] = trial[better]
         state.put(now[better], new.of(better))
         by_coefficient[now] ^= ~better
         damping[now] = np.where(better, np.maximum(damping[now] / 5, 1e-12), damping[now] * 4)
         waiting = np.concatenate([now, waiting])
     # A lane that stalled is as low as rounding lets it: it counts as converged when its gradient is small all the same.
-    converged |= np.sum(state.gradient**2 / state.scale, -1) <= 1e-9 * state.value + 1e-28
+    converged |= state.size() <= 1e-9 * state.value + 1e-28
     convex = _solve_positive(state.hessian, state.gradient)[1]
     return Minimum(theta, state.value, state.gradient, convex, converged, int(steps.max(initial=0)))
 
@@ -353,6 +355,10 @@ class _State:
 
     def of(self, lanes: np.ndarray) -> _State:
         return _State(*(a[lanes] for a in self._arrays()))
+
+    def size(self, lanes: Any = slice(None)) -> np.ndarray:
+        """The squared gradient, measured in the scale."""
+        return np.sum(self.gradient[lanes] ** 2 / self.scale[lanes], -1)
 
     def _arrays(self) -> tuple[np.ndarray, ...]:
         return self.value, self.gradient, self.hessian, self.scale, self.linear
