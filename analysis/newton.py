@@ -6,8 +6,10 @@ every law of powers; ``Numeric`` for any formula that is written in NumPy and ac
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -15,6 +17,7 @@ import numpy as np
 
 # A coefficient with at least this share of the loss on some row may be stepped in its value; one that vanishes may not.
 _LINEAR_SHARE = 1e-4
+_WORTH_A_THREAD = 100_000  # lanes x rows
 _AT_ONCE = 20_000  # lanes x rows: what fits in cache
 
 
@@ -294,9 +297,35 @@ def minimise(
       tolerance: a lane stops at a squared gradient, measured in G, of this part of its objective.
       fixed: (parameters,) true where theta stays as it is.
     """
+    held = np.zeros(theta.shape[1], bool) if fixed is None else np.asarray(fixed, bool)
+    workers = min(cores(), targets.size // _WORTH_A_THREAD)
+    if workers < 2:
+        return _minimise(model, targets, weights, theta, delta, max_iterations, tolerance, held)
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:  # NumPy lets go of the interpreter in its loops
+        parts = list(
+            pool.map(
+                lambda some: _minimise(
+                    model, targets[some], weights[some], theta[some], delta, max_iterations, tolerance, held
+                ),
+                np.array_split(np.arange(len(theta)), workers),
+            )
+        )
+    fields = [f.name for f in dataclasses.fields(Minimum) if f.name != "iterations"]
+    together = {name: np.concatenate([getattr(p, name) for p in parts]) for name in fields}
+    return Minimum(**together, iterations=max(p.iterations for p in parts))
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _minimise(
+    model: Model, targets: np.ndarray, weights: np.ndarray, theta: np.ndarray, delta: float, max_iterations: int,
+    tolerance: float, held: np.ndarray,
+) -> Minimum:  # fmt: skip
     theta = theta.copy()
     lanes, p = theta.shape
-    held = np.zeros(p, bool) if fixed is None else np.asarray(fixed, bool)
     many = max(1, _AT_ONCE // targets.shape[1])
     state = _State.empty(lanes, p)
     for first in range(0, lanes, many):
