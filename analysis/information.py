@@ -1,10 +1,11 @@
 """What a design can tell before it is trained: Fisher information and simulated refits under a prior law.
 
-The rows of a design have the information J^T V^-1 J about theta: J holds the derivatives of their log losses under the prior
-law, V the covariance of their noise, in which the branches of a trunk share a part.  Its inverse is, to first order, the
-covariance of the best estimate there is; a quantity with gradient g has the variance g^T (J^T V^-1 J)^-1 g (delta method).
-First order is not much where E trades against A and alpha, so the same sweep is also drawn many times from the prior and fitted
-as it will be.  Both hold only if the prior does: a design is judged by what it would tell if the world were like that.
+To first order the estimates of a fit with equal weights have the covariance M^-1 S M^-1, where J holds the derivatives of log
+loss by theta under the prior law, M = J^T J, and S = J^T V J for the covariance V of the noise, of which branches of a trunk
+share a part.  Where they share none, that is the inverse of the Fisher information M / noise^2.  A quantity with gradient g has
+the variance g^T M^-1 S M^-1 g (delta method).  First order is not much where E trades against A and alpha, so the same sweep is
+also drawn many times from the prior and fitted as it will be.  Both hold only if the prior does: a design is judged by what it
+would tell if the world were like that.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from analysis.newton import PowerSum, minimise
 from scaling.units import format_count
 
 _CHUNK = 20_000  # lanes x rows at a time: fits in cache
-_ROUNDING = 1e-15  # of the scaled information's largest eigenvalue: below it a direction counts as unknown
+_ROUNDING = 1e-15  # of the scaled M's largest eigenvalue: below it a direction counts as unknown
 _VANISHED = 1e-6  # a term whose share of the loss is below this on every row has run to zero
 _EXPONENT_RANGE = (0.01, 3.0)
 _FRESH = 10  # simulated sweeps that are also fitted from the grid's starts
 GRID = 16  # sizes, and token counts, among which the next member is looked for
 REACH = 2.0  # the largest candidate over the largest member, in parameters and in tokens
 SAME = 1.15  # a branch within this factor of one that is planned is no new member
+APART = 1.5  # of two suggestions, in parameters or in tokens
 AFFORDABLE = 0.25  # of the design's FLOPs
 SPAN = 4.0  # an IsoFLOP profile goes from 1/4 to 4 times the best size
 PER_PROFILE = 6
@@ -132,33 +134,29 @@ def _row(name: str, n_params: float, n_tokens: float, flops: float, cluster: str
     return load.Row(name, size, n_params, n_tokens, flops, None, cluster=cluster or name, state=load.PLANNED)
 
 
-# ---- Fisher information
+# ---- first order
 
 
-def information(jacobian: np.ndarray, groups: np.ndarray, prior: Prior) -> np.ndarray:
-    """J^T V^-1 J, (parameters, parameters).
+def variance(jacobian: np.ndarray, groups: np.ndarray, prior: Prior, gradients: np.ndarray) -> np.ndarray:
+    """To first order, of quantities that a fit of the rows estimates, (quantities,).
 
-    With noise s and shared part r, a trunk of m branches has V = s^2 ((1 - r) I + r 1 1^T), whose inverse is
-    (I - r / (1 - r + r m) 1 1^T) / (s^2 (1 - r)).
+    With noise s, shared part r and u the sum of J over a trunk, S = s^2 ((1 - r) M + r sum over trunks of u u^T), so that the
+    variance is s^2 ((1 - r) g^T x + r sum (u^T x)^2) with x = M^-1 g.
 
     Args:
       jacobian: of log loss by theta, (rows, parameters).
       groups: (rows,) the number of each row's trunk.
       prior: whose noise is meant.
+      gradients: of the quantities by theta, (quantities, parameters); the variance is huge where the rows tell nothing of one.
     """
-    r, sums = prior.shared, np.zeros((groups.max() + 1, jacobian.shape[1]))
+    sums = np.zeros((groups.max() + 1, jacobian.shape[1]))
     np.add.at(sums, groups, jacobian)
-    pull = r / (1 - r + r * np.bincount(groups))
-    return (jacobian.T @ jacobian - (sums * pull[:, None]).T @ sums) / (prior.noise**2 * (1 - r))
-
-
-def variance(info: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-    """g^T info^-1 g for each of many information matrices (..., p, p); huge where a direction of g has no information."""
-    length = np.sqrt(np.maximum(np.diagonal(info, axis1=-2, axis2=-1), 1e-300))
-    values, vectors = np.linalg.eigh(info / length[..., :, None] / length[..., None, :])
-    values = np.maximum(values, _ROUNDING * values[..., -1:])
-    along = np.einsum("...ij,...i->...j", vectors, gradient / length)
-    return np.sum(along**2 / values, -1)
+    length = np.maximum(np.linalg.norm(jacobian, axis=0), 1e-300)
+    values, vectors = np.linalg.eigh((jacobian / length).T @ (jacobian / length))
+    inverse = vectors / np.maximum(values, _ROUNDING * values[-1]) @ vectors.T
+    x = gradients / length @ inverse / length
+    alone, together = np.sum(gradients * x, -1), np.sum((x @ sums.T) ** 2, -1)
+    return prior.noise**2 * ((1 - prior.shared) * alone + prior.shared * together)
 
 
 def condition(jacobian: np.ndarray) -> float:
@@ -184,7 +182,7 @@ class Quantity:
     """Something that a fit of the design would tell, and the central intervals in which estimates of it would fall."""
 
     value: float  # under the prior
-    linear: tuple[float, float]  # by the Fisher information
+    linear: tuple[float, float]  # to first order
     simulated: tuple[float, float]  # of refits of simulated sweeps
 
 
@@ -195,7 +193,7 @@ class Expected:
     Attributes:
       quantities: the law's constant, its exponents, 'a', 'target' (the law's loss there) and 'run' (the loss of one run there,
         against the law's prediction of it).
-      sd: of the log loss that the fitted law predicts at the target, by the Fisher information.
+      sd: of the log loss that the fitted law predicts at the target, to first order.
       edges: parameters that run away in part of the simulated sweeps, with that part.
       lower_elsewhere: of the ``fresh`` sweeps that were also fitted from the grid's starts, those where that ended lower.
     """
@@ -229,9 +227,9 @@ def expect(
     """
     law, centre = prior.law, prior.law.centre(design.columns)
     jacobian = slopes(prior, design.columns, centre)
-    info = information(jacobian, design.groups, prior)
     gradients = _gradients(prior, target, centre)
-    sd = {name: float(np.sqrt(variance(info, g))) for name, g in gradients.items()}
+    spreads = np.sqrt(variance(jacobian, design.groups, prior, np.array(list(gradients.values()))))
+    sd = dict(zip(gradients, map(float, spreads), strict=True))
     theta, noise, unconverged, lower = _refits(design, prior, draws, delta, seed, fresh)
     estimates = _estimates(law, theta, target, centre)
     sd["run"] = math.hypot(sd["target"], prior.noise)
@@ -321,7 +319,7 @@ class Candidate:
     n_tokens: float
     flops: float  # that it adds
     trunk: str | None  # that it branches from; None for a run of its own
-    gain: float  # part of the interval that it takes away, by the Fisher information
+    gain: float  # part of the interval that it takes away, to first order
     per_percent: float  # the same for each percent of the design's FLOPs that it adds
 
     @property
@@ -340,40 +338,39 @@ def candidates(design: Design, prior: Prior, target: tuple[float, float]) -> lis
     ]
     for trunk in design.trunks:
         planned = [r.n_tokens for r in design.table.rows if r.cluster == trunk.id]
-        new = [float(y) for y in d if all(max(y / p, p / y) > SAME for p in planned)]
+        new = [float(y) for y in d if all(_apart(y, p) > SAME for p in planned)]
         found += [(trunk.n_params, y, trunk.extra_tokens(y) * trunk.flops_per_token, trunk.id) for y in new]
     centre = prior.law.centre(design.columns)
     jacobian = slopes(prior, design.columns, centre)
     added = slopes(prior, {v: np.array([f[i] for f in found]) for i, v in enumerate(("N", "D"))}, centre)
     number = {r.cluster: g for r, g in zip(design.table.rows, design.groups, strict=True)}
-    infos = [
-        information(np.vstack([jacobian, row]), np.append(design.groups, number.get(trunk or "", len(number))), prior)
-        for row, (*_, trunk) in zip(added, found, strict=True)
-    ]
-    goal = _target_slope(prior, target, centre)
-    before = np.sqrt(variance(information(jacobian, design.groups, prior), goal))
-    gains = 1 - np.sqrt(variance(np.array(infos), goal)) / before
-    out = [
-        Candidate(*f, gain=float(gain), per_percent=float(gain) * design.flops / (100 * f[2]))
-        for f, gain in zip(found, gains, strict=True)
-    ]
+    goal = _target_slope(prior, target, centre)[None]
+    before = variance(jacobian, design.groups, prior, goal)[0]
+    out = []
+    for row, (x, y, flops, parent) in zip(added, found, strict=True):
+        groups = np.append(design.groups, number.get(parent or "", len(number)))
+        gain = 1 - math.sqrt(variance(np.vstack([jacobian, row]), groups, prior, goal)[0] / before)
+        out.append(Candidate(x, y, flops, parent, gain, gain * design.flops / (100 * flops)))
     return sorted(out, key=lambda c: -c.per_percent)
 
 
 def suggestions(ranked: list[Candidate], flops: float, count: int = 5) -> dict[str, list[Candidate]]:
-    """What to show of them: 'per_flop', the best of each of ``count`` sizes; 'affordable' and 'most', those that take most away
+    """What to show of them: 'per_flop', the best ``count`` that lie apart; 'affordable' and 'most', those that take most away
     for at most a quarter of the design's ``flops``, and whatever they cost; none or one of each.
     """
-    best = {c.n_params: c for c in reversed(ranked)}
+    chosen: list[Candidate] = []
+    for c in ranked:
+        if all(max(_apart(c.n_params, o.n_params), _apart(c.n_tokens, o.n_tokens)) >= APART for o in chosen):
+            chosen.append(c)
+        if len(chosen) == count:
+            break
+    affordable = [c for c in ranked if c.flops <= AFFORDABLE * flops]
+    most = [[max(some, key=lambda c: c.gain)] if some else [] for some in (affordable, ranked)]
+    return {"per_flop": chosen, "affordable": most[0], "most": most[1]}
 
-    def most(some: list[Candidate]) -> list[Candidate]:
-        return [max(some, key=lambda c: c.gain)] if some else []
 
-    return {
-        "per_flop": sorted(best.values(), key=lambda c: -c.per_percent)[:count],
-        "affordable": most([c for c in ranked if c.flops <= AFFORDABLE * flops]),
-        "most": most(ranked),
-    }
+def _apart(x: float, y: float) -> float:
+    return max(x / y, y / x)
 
 
 # ---- the same FLOPs otherwise

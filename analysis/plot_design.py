@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE = "#2b5c8a"
+_WIDEST = 30.0  # percent
 _TITLES = {"a": r"$a$ of $N_{opt} \propto C^a$", "E": "E, irreducible loss", "target": "the law's loss at the target, % off"}
 
 
@@ -38,7 +39,7 @@ def figure(study: Study) -> Figure:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
-        out = Figure(figsize=(13.5, 7.3), dpi=150)
+        out = Figure(figsize=(13.5, 8.2), dpi=150)
         FigureCanvasAgg(out)
         grid = out.add_gridspec(
             3, 2, width_ratios=[1.25, 1], hspace=0.62, wspace=0.42, left=0.06, right=0.985, top=0.94, bottom=0.19
@@ -46,6 +47,9 @@ def figure(study: Study) -> Figure:
         _draw_plane(out.add_subplot(grid[:, 0]), study)
         for i, name in enumerate(_TITLES):
             _draw_intervals(out.add_subplot(grid[i, 1]), study, name)
+        out.legend(
+            handles=_legend(bool(study.design.trunks)), loc="lower left", bbox_to_anchor=(0.045, 0.11), ncols=4, frameon=False
+        )
         out.text(0.012, 0.012, _caption(study), fontsize=9.5, va="bottom", ha="left", color="#333333", linespacing=1.4)
         return out
 
@@ -68,12 +72,11 @@ def _draw_plane(ax: Axes, s: Study) -> None:
     for i, c in enumerate(shown):
         last = i >= len(s.suggested["per_flop"])
         ax.plot(c.n_params, c.n_tokens, "D", mfc="white", mec=RED, ms=6.5, mew=1.4, zorder=6)
-        label = f"+{100 * c.flops / design.flops:.2g} %" if last else str(i + 1)
+        label = f"+{number(100 * c.flops / design.flops, 2)} %" if last else str(i + 1)
         ax.annotate(label, (c.n_params, c.n_tokens), (6, 3), textcoords="offset points", color=RED, fontsize=9.5, zorder=7)
     ax.plot(*s.target, "*", color="#e0a800", mec="black", mew=0.8, ms=17, zorder=7)
     for axis in (ax.xaxis, ax.yaxis):
         _count_axis(axis)
-    _legend(ax, bool(design.trunks))
 
 
 def _draw_compute(ax: Axes, s: Study) -> None:
@@ -85,14 +88,16 @@ def _draw_compute(ax: Axes, s: Study) -> None:
     for k in decades[:: 1 + len(decades) // 10]:
         d = cost.tokens(n, 10.0**k)
         ax.plot(n, d, color="black", lw=0.6, alpha=0.3, ls=(0, (5, 4)), zorder=1)
-        x = n_lo * 1.06 if d_lo < cost.tokens(n_lo * 1.06, 10.0**k) < d_hi / 1.15 else None
-        if x is not None:
-            ax.text(x, float(cost.tokens(x, 10.0**k)) * 1.06, f"$10^{{{k}}}$", fontsize=8.5, color=GREY, zorder=1)
+        at = 1.06 * n_lo, 1.06 * float(cost.tokens(1.06 * n_lo, 10.0**k))  # where the line enters: left, else above
+        if at[1] > d_hi / 1.15:
+            at = float(np.interp(-np.log(d_hi / 1.15), -np.log(d), n)), d_hi / 1.12
+        ax.text(*at, f"$10^{{{k}}}$", fontsize=8.5, color=GREY, zorder=1, clip_on=True)
     best, tokens, _ = optimum(s.prior.params, np.geomspace(lo, hi, 100), cost, s.prior.law)
     ax.plot(best, tokens, color="black", lw=1.4, ls="--", alpha=0.7, zorder=2)
 
 
-def _legend(ax: Axes, trunks: bool) -> None:
+def _legend(trunks: bool) -> list[Any]:
+    """Handles of the plane's marks."""
     from matplotlib.lines import Line2D
 
     def mark(marker: str, label: str, **style: Any) -> Line2D:
@@ -101,20 +106,21 @@ def _legend(ax: Axes, trunks: bool) -> None:
     handles = [mark("o", "planned member", color=BLUE, ms=7)]
     handles += [Line2D([], [], color=BLUE, lw=1.0, alpha=0.5, label="its trunk")] if trunks else []
     handles += [
-        mark("D", "next member: 1 to 5 per FLOP, and at a price", mfc="white", mec=RED, mew=1.4, ms=6.5),
+        mark("D", "next member: 1 to 5 per FLOP, or at a price", mfc="white", mec=RED, mew=1.4, ms=6.5),
         mark("s", "the same FLOPs as IsoFLOP profiles", mfc="none", mec=GREY, ms=4.5),
         mark("*", "target", color="#e0a800", mec="black", ms=14),
         Line2D([], [], color="black", lw=1.4, ls="--", alpha=0.7, label="best size of each budget, prior law"),
         Line2D([], [], color="black", lw=0.6, alpha=0.5, ls=(0, (5, 4)), label="equal FLOPs"),
     ]
-    ax.legend(handles=handles, loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")
+    return handles
 
 
 def _draw_intervals(ax: Axes, s: Study, name: str) -> None:
     """One quantity: of each arrangement the simulated interval as a bar, the Fisher interval as a line."""
     value = s.planned.quantities[name].value
     ax.set_title(_TITLES[name], loc="left")
-    names = list(s.arrangements)
+    names, shown = list(s.arrangements), list[float]()
+    limit = _WIDEST if name == "target" else 1.5 * abs(value)  # what reaches further is cut
     for y, (label, e) in enumerate(s.arrangements.items()):
         if name not in quoted(e):
             ax.text(value, y, "cannot be told: D grows with N", ha="center", va="center", color=RED, fontsize=9.5)
@@ -123,12 +129,16 @@ def _draw_intervals(ax: Axes, s: Study, name: str) -> None:
         (lo, hi), (left, right) = (
             [100 * (v / value - 1) for v in w] if name == "target" else w for w in (q.simulated, q.linear)
         )
+        shown += [max(v, -limit) if v < 0 else min(v, limit) for v in (lo, hi, left, right)]
         colour = BLUE if y == 0 else GREY if label.startswith("IsoFLOP") else RED
         ax.barh(y, hi - lo, left=lo, height=0.52, color=colour, alpha=0.45, lw=0, zorder=2)
         ax.errorbar(
             (left + right) / 2, y, xerr=(right - left) / 2, fmt="none", ecolor="black", elinewidth=1.0, capsize=2.5, zorder=3
         )
     ax.axvline(0 if name == "target" else value, color="black", lw=1.0, ls=":", zorder=1)
+    if shown:
+        lo, hi = min(shown), max(shown)
+        ax.set_xlim(lo - 0.05 * (hi - lo), hi + 0.05 * (hi - lo))
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.45, -0.55)
     ax.grid(axis="y", visible=False)
@@ -139,11 +149,11 @@ def _caption(s: Study) -> str:
     p, (n, d) = s.prior, (format_count(v) for v in s.target)
     shared = f", {100 * p.shared:.0f} % of its variance shared within a trunk" if s.design.trunks else ""
     where = p.source if len(p.source) < 150 else p.source[: p.source.index("(")].strip()
+    law = p.law.text({k: number(v) for k, v in p.params.items()})
     return (
-        f"{100 * s.level:g} % intervals.  Bars: {s.planned.draws} simulated sweeps, refitted.  Lines: Fisher information (first order).  "
-        f"Target: {n} parameters on {d} tokens, {s.times:.3g} times the largest member's compute.\n"
-        f"Prior law (dotted lines): L = {p.law.text({k: number(v) for k, v in p.params.items()})}; noise {100 * p.noise:.2g} %{shared}.\n"
-        f"Its source: {where}."
+        f"{100 * s.level:g} % intervals.  Bars: {s.planned.draws} simulated sweeps, refitted.  Lines: Fisher information, "
+        f"first order.  Target: {n} parameters on {d} tokens, {s.times:.3g} times the largest member's compute.\n"
+        f"Prior law (dotted lines): L = {law}; noise {100 * p.noise:.2g} %{shared}.\nIts source: {where}."
     )
 
 

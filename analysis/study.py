@@ -16,7 +16,8 @@ from analysis.words import between, number
 from scaling.units import format_count
 
 TIMES = 10.0  # the target's compute over the largest member's, where none is named
-SAME_FLOPS = "IsoFLOP, the same FLOPs"
+_ANYWHERE = 10.0  # times the value: an interval that ends beyond is not worth its numbers
+SAME_FLOPS = "IsoFLOP, same FLOPs"
 NAMES = {"target": "law's loss at the target", "run": "one run at the target"}
 
 
@@ -39,6 +40,7 @@ class Study:
     suggested: dict[str, list[Candidate]]
     cautions: tuple[str, ...]
     level: float
+    delta: float  # of the Huber loss by which the sweep will be fitted
 
     @property
     def planned(self) -> Expected:
@@ -72,14 +74,14 @@ def study(
     target = target or design.best_target(prior, TIMES)
     _check_target(design, target)
     suggested = information.suggestions(information.candidates(design, prior, target), design.flops)
-    others = {"with the best member per FLOP": design.plus(suggested["per_flop"][0])}
-    others |= {f"with {100 * AFFORDABLE:g} % more for one member": design.plus(c) for c in suggested["affordable"]}
+    others = {"plus best per FLOP": design.plus(suggested["per_flop"][0])}
+    others |= {f"plus best for {100 * AFFORDABLE:g} % more": design.plus(c) for c in suggested["affordable"]}
     others |= {SAME_FLOPS: information.isoflop(design, prior, design.flops)}
     if design.separate_flops > 1.02 * design.flops:
-        others["IsoFLOP, FLOPs as without forks"] = information.isoflop(design, prior, design.separate_flops)
+        others["IsoFLOP, unforked FLOPs"] = information.isoflop(design, prior, design.separate_flops)
     arrangements = {"as planned": information.expect(design, prior, target, level, draws, delta)}
     arrangements |= {k: information.expect(d, prior, target, level, draws, delta, fresh=0) for k, d in others.items()}
-    out = Study(name, prior, target, arrangements, suggested, cautions, level)
+    out = Study(name, prior, target, arrangements, suggested, cautions, level, delta)
     return dataclasses.replace(out, cautions=cautions + _cautions(out))
 
 
@@ -109,14 +111,16 @@ def _cautions(s: Study) -> tuple[str, ...]:
         )
     twins = Counter((r.n_params, r.n_tokens, r.seed) for r in design.table.rows if r.seed is not None)
     if same := sum(count - 1 for count in twins.values()):
-        out.append(f"{same} members differ from others in neither size, tokens nor seed: all are taken to obey one law")
+        out.append(f"{same} more of the members have the size, tokens and seed of another: all are taken to obey one law")
     if s.times > intervals.FAR * 1.001:
         out.append(f"the target takes {s.times:.3g} times the compute of the largest member: a form that fails, fails there")
     ratios = {k: _width(planned.quantities[k].simulated) / _width(planned.quantities[k].linear) for k in quoted(planned)}
-    if off := [f"{_title(k)} {ratio:.2g} times" for k, ratio in ratios.items() if not 0.75 < ratio < 1.33]:
+    off = [f"{_title(k)} {ratio:.2g} times" for k, ratio in ratios.items() if not 0.75 < ratio < 1.33]
+    if off and not collinear(design):
+        blunt = f", and delta = {s.delta:g} far below the noise wastes some of the rows" if s.delta < s.prior.noise / 3 else ""
         out.append(
-            f"simulated refits spread otherwise than the Fisher information says ({', '.join(off)} as far): the sweep is too "
-            "small for first order, believe the simulation"
+            f"simulated refits spread otherwise than the Fisher information says ({', '.join(off)} as far): first order is not "
+            f"enough here{blunt}; believe the simulation"
         )
     runaway = [f"{name} in {100 * part:.2g} %" for name, part in planned.edges.items() if part >= 0.005]
     out += [f"of the simulated sweeps some let a parameter run away: {', '.join(runaway)}"] if runaway else []
@@ -178,7 +182,7 @@ def _question(s: Study) -> list[str]:
         f"training: {design.flops:.3g} FLOPs ({CONVENTIONS.get(table.flops_convention, table.flops_convention)}{forks})",
         f"prior law: L = {p.law.text({k: number(v) for k, v in p.params.items()})}",
         f"  {p.source}",
-        f"noise: {100 * p.noise:.2g} % of the loss from run to run{shared}",
+        f"noise: {100 * p.noise:.2g} % of the loss from run to run{shared}; to be fitted by Huber({s.delta:g}) of log loss",
         f"target: {n} parameters on {d} tokens, {s.times:.3g} times the compute of the largest member; loss "
         f"{number(s.planned.quantities['target'].value)} under the prior",
     ]
@@ -198,33 +202,30 @@ def _expected(s: Study) -> list[str]:
 
 
 def _arranged(s: Study) -> list[str]:
-    lines = [f"{'arrangement (simulated refits)':<34}{'FLOPs':>9}   {'a':<17}{'E':<17}{'law at target, %':<18}one run, %"]
+    lines = [f"{'arrangement (simulated refits)':<32}{'FLOPs':>9}   {'a':<17}{'E':<17}{'law at target, %':<18}one run, %"]
     for name, e in s.arrangements.items():
         a, floor = (between(e.quantities[k].simulated, 3) if k in quoted(e) else "–" for k in ("a", "E"))
         law, run = (_percent(e.quantities[k]) for k in ("target", "run"))
-        lines.append(f"  {name:<32}{e.design.flops:>9.3g}   {a:<17}{floor:<17}{law:<18}{run}")
-    rows = s.arrangements[SAME_FLOPS].design.table
-    (n_lo, n_hi), (d_lo, d_hi) = (
-        [format_count(v, 2) for v in (rows.column(c).min(), rows.column(c).max())] for c in ("n_params", "n_tokens")
-    )
+        lines.append(f"  {name:<30}{e.design.flops:>9.3g}   {a:<17}{floor:<17}{law:<18}{run}")
+    grid = s.arrangements[SAME_FLOPS].design
+    n, d = (f"{format_count(v.min(), 2)} to {format_count(v.max(), 2)}" for v in (grid.columns["N"], grid.columns["D"]))
     return [
         *lines,
-        f"  (IsoFLOP: {len(rows.rows)} runs of {n_lo} to {n_hi} parameters on {d_lo} to {d_hi} tokens, 1/4 to 4 times the best size of",
-        "  each budget, if the law holds there; each pays for itself from its first token and has its own noise, a trunk is paid",
-        "  for once)",
+        f"  (IsoFLOP: {len(grid.table.rows)} runs of {n} parameters on {d} tokens, 1/4 to 4 times each budget's best size,",
+        "  if the law holds there; each pays for itself from its first token and has its own noise, a trunk is paid for once)",
     ]
 
 
 def _next(s: Study) -> list[str]:
     lines = [
-        "next member, by how much narrower it makes the interval of the law's loss at the target (Fisher information)",
-        f"  {'':<54}{'FLOPs':>9}{'of all':>9}{'narrower':>10}{'per 1 %':>9}",
+        "next member: how much narrower it makes the interval of the law's loss at the target (first order), best per FLOP first",
+        f"  {'':<56}{'FLOPs':>9}{'of all':>11}{'narrower by':>13}",
     ]
     marks = {"per_flop": "", "affordable": f"most for {100 * AFFORDABLE:g} %", "most": "most at any price"}
     for kind, mark in marks.items():
         for c in s.suggested[kind]:
-            part, gain, rate = (f"{number(100 * v, 2)} %" for v in (c.flops / s.design.flops, c.gain, c.per_percent))
-            lines.append(f"  {c.words:<54}{c.flops:>9.2g}{part:>9}{gain:>10}{rate:>9}  {mark}".rstrip())
+            part, gain = (f"{number(100 * v, 2)} %" for v in (c.flops / s.design.flops, c.gain))
+            lines.append(f"  {c.words:<56}{c.flops:>9.2g}{part:>11}{gain:>13}  {mark}".rstrip())
     return lines
 
 
@@ -246,11 +247,17 @@ def _title(name: str) -> str:
 def _ends(s: Study, name: str, which: str = "simulated") -> str:
     """An interval, of a loss with its ends in percent off the prior's."""
     q = s.planned.quantities[name]
-    return between(getattr(q, which)) + (f" {_percent(q, which)} %" if name in NAMES else "")
+    ends: tuple[float, float] = getattr(q, which)
+    if ends[1] > _ANYWHERE * abs(q.value):
+        return "anywhere"
+    return between(ends) + (f" {_percent(q, which)} %" if name in NAMES else "")
 
 
 def _percent(q: information.Quantity, which: str = "simulated") -> str:
-    lo, hi = (100 * (v / q.value - 1) for v in getattr(q, which))
+    ends: tuple[float, float] = getattr(q, which)
+    if ends[1] > _ANYWHERE * abs(q.value):
+        return "anywhere"
+    lo, hi = (100 * (v / q.value - 1) for v in ends)
     return f"{lo:+.2g} to {hi:+.2g}"
 
 
@@ -270,6 +277,7 @@ def to_json(s: Study) -> dict[str, Any]:
     table = s.design.table
     return {
         "source": s.name, "n_definition": table.n_definition, "flops_convention": table.flops_convention, "level": s.level,
+        "delta": s.delta,
         "prior": {"form": s.prior.law.name, "params": dict(s.prior.params), "noise": s.prior.noise, "shared": s.prior.shared,
                   "source": s.prior.source},
         "target": {"n_params": s.target[0], "n_tokens": s.target[1], "extrapolation": s.times},
