@@ -40,7 +40,7 @@ PRIORS = {
     # `python -m analysis.plot_scaling --csv chinchilla_epoch245.csv --map exclude=outlier`; the noise is its residual sd
     "chinchilla": Prior(
         CHINCHILLA, {"E": 1.8172, "A": 477.83, "B": 2143.4, "alpha": 0.34731, "beta": 0.36717}, 0.0075, SHARED,
-        "the fit of Chinchilla's 240 points as extracted by Besiroglu et al. 2024 (44M to 16B parameters, MassiveText)",
+        "the fit of Chinchilla's 240 points as extracted by Besiroglu et al. 2024 (57M to 16B parameters, MassiveText)",
     ),
 }  # fmt: skip
 

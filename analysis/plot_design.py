@@ -42,7 +42,7 @@ def figure(study: Study) -> Figure:
         out = Figure(figsize=(13.5, 8.2), dpi=150)
         FigureCanvasAgg(out)
         grid = out.add_gridspec(
-            3, 2, width_ratios=[1.25, 1], hspace=0.62, wspace=0.42, left=0.06, right=0.985, top=0.94, bottom=0.19
+            3, 2, width_ratios=[1.3, 1], hspace=0.6, wspace=0.38, left=0.065, right=0.985, top=0.95, bottom=0.235
         )
         _draw_plane(out.add_subplot(grid[:, 0]), study)
         for i, name in enumerate(_TITLES):
@@ -89,8 +89,9 @@ def _draw_compute(ax: Axes, s: Study) -> None:
         d = cost.tokens(n, 10.0**k)
         ax.plot(n, d, color="black", lw=0.6, alpha=0.3, ls=(0, (5, 4)), zorder=1)
         at = 1.06 * n_lo, 1.06 * float(cost.tokens(1.06 * n_lo, 10.0**k))  # where the line enters: left, else above
-        if at[1] > d_hi / 1.15:
-            at = float(np.interp(-np.log(d_hi / 1.15), -np.log(d), n)), d_hi / 1.12
+        top = d_hi * (d_lo / d_hi) ** 0.04
+        if at[1] > top:
+            at = 1.05 * float((10.0**k / (cost.k * top)) ** (1 / cost.g)), top
         ax.text(*at, f"$10^{{{k}}}$", fontsize=8.5, color=GREY, zorder=1, clip_on=True)
     best, tokens, _ = optimum(s.prior.params, np.geomspace(lo, hi, 100), cost, s.prior.law)
     ax.plot(best, tokens, color="black", lw=1.4, ls="--", alpha=0.7, zorder=2)
@@ -103,10 +104,10 @@ def _legend(trunks: bool) -> list[Any]:
     def mark(marker: str, label: str, **style: Any) -> Line2D:
         return Line2D([], [], ls="", marker=marker, label=label, **style)
 
-    handles = [mark("o", "planned member", color=BLUE, ms=7)]
+    handles = [mark("o", "member", color=BLUE, ms=7)]
     handles += [Line2D([], [], color=BLUE, lw=1.0, alpha=0.5, label="its trunk")] if trunks else []
     handles += [
-        mark("D", "next member: 1 to 5 per FLOP, or at a price", mfc="white", mec=RED, mew=1.4, ms=6.5),
+        mark("D", "next member: 1 to 5 per FLOP, or for so many more", mfc="white", mec=RED, mew=1.4, ms=6.5),
         mark("s", "the same FLOPs as IsoFLOP profiles", mfc="none", mec=GREY, ms=4.5),
         mark("*", "target", color="#e0a800", mec="black", ms=14),
         Line2D([], [], color="black", lw=1.4, ls="--", alpha=0.7, label="best size of each budget, prior law"),
