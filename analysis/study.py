@@ -218,7 +218,7 @@ def _arranged(s: Study) -> list[str]:
 
 def _next(s: Study) -> list[str]:
     lines = [
-        "next member, best per FLOP first: how much narrower the interval of the law's loss at the target becomes (first order)",
+        "next member, best per FLOP first: by how much it narrows the interval of the law's loss at the target (first order)",
         f"  {'':<56}{'FLOPs':>9}{'of all':>11}{'narrower by':>13}",
     ]
     marks = {"per_flop": "", "affordable": f"most for {100 * AFFORDABLE:g} %", "most": "most at any price"}
