@@ -42,7 +42,7 @@ def figure(study: Study) -> Figure:
         out = Figure(figsize=(13.5, 8.2), dpi=150)
         FigureCanvasAgg(out)
         grid = out.add_gridspec(
-            3, 2, width_ratios=[1.3, 1], hspace=0.6, wspace=0.38, left=0.065, right=0.985, top=0.95, bottom=0.235
+            3, 2, width_ratios=[1.3, 1], hspace=0.6, wspace=0.41, left=0.065, right=0.985, top=0.95, bottom=0.235
         )
         _draw_plane(out.add_subplot(grid[:, 0]), study)
         for i, name in enumerate(_TITLES):
