@@ -18,14 +18,18 @@ from scaling import cli, flops
 MIN_DRAWS = 100  # fewer say nothing of the ends of an interval
 
 
-def parser(prog: str, description: str) -> cli.Parser:
-    """An argument parser with the source, output and fit arguments of every analysis command."""
+def parser(prog: str, description: str, sweep: bool = False) -> cli.Parser:
+    """An argument parser with the source, output and fit arguments of every analysis command; ``sweep``: a sweep file is a
+    source as well.
+    """
     out = cli.Parser(prog=f"python -m analysis.{prog}", description=description)
     source = out.add_mutually_exclusive_group(required=True)
     source.add_argument("--runs", metavar="FOLDER", help="a sweep's folder, such as runs/ladder, or one run's")
     source.add_argument(
         "--csv", metavar="FILE", help="anybody's table: a header line, then one run per line, losses in nats per token"
     )
+    if sweep:
+        source.add_argument("--sweep", metavar="FILE[:ARG]", help="a sweep file that is not trained yet, such as ladder.py")
     out.add_argument(
         "--map", metavar="ROLE=COLUMN,...", default="",
         help="which columns of the CSV hold what, such as N=params,D=tokens,loss=val_loss; roles: "
@@ -87,7 +91,7 @@ def out_dir(args: argparse.Namespace) -> pathlib.Path:
     Raises:
       LoadError: when it cannot be made or written to.
     """
-    path = pathlib.Path(args.out or args.runs or "analysis_out")
+    path = pathlib.Path(args.out or args.runs or _sweep_folder(args) or "analysis_out")
     try:
         path.mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK | os.X_OK):
@@ -95,6 +99,15 @@ def out_dir(args: argparse.Namespace) -> pathlib.Path:
     except OSError as error:
         raise load.LoadError(f"--out {path}: {error.strerror}; give another --out, or allow writing there") from None
     return path
+
+
+def _sweep_folder(args: argparse.Namespace) -> pathlib.Path | None:
+    """Where the launcher puts the runs of --sweep."""
+    if getattr(args, "sweep", None) is None:
+        return None
+    from scaling import sweep
+
+    return pathlib.Path("runs") / sweep.name_of(args.sweep)
 
 
 def run(command: Callable[[], None]) -> int:
