@@ -110,7 +110,8 @@ import polars
 from simple_scaling_laws import fit
 rows = json.load(open(sys.argv[1]))
 frame = polars.DataFrame({"training_run_id": [str(i) for i in range(len(rows))], "train_set_id": ["all"] * len(rows),
-    "test_set_id": ["one"] * len(rows), "model_size__n_params": [r[0] for r in rows], "dataset_size__n_tokens": [r[1] for r in rows],
+    "test_set_id": ["one"] * len(rows), "model_size__n_params": [r[0] for r in rows],
+    "dataset_size__n_tokens": [r[1] for r in rows],
     "test_loss__cross_entropy": [r[2] for r in rows]})
 out = {}
 for draws in (1, 1000):
