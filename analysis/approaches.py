@@ -133,7 +133,8 @@ def _lines(
     ends = n_line.interval(level)
     good = ends[1] - ends[0] <= intervals.MAX_EXPONENT_WIDTH * abs(n_line.slope)  # False as well where there is no interval
     if not good:
-        notes = (*notes, f"a is NOT identified: it may lie anywhere from {ends[0]:.3g} to {ends[1]:.3g}")
+        where = f"it may lie anywhere from {ends[0]:.3g} to {ends[1]:.3g}" if math.isfinite(ends[0]) else "it has no interval"
+        notes = (*notes, f"a is NOT identified: {where}")
     return Approach(name, n_line.slope, ends, good, optima, None, notes)
 
 

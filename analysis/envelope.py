@@ -83,6 +83,7 @@ def from_curves(curves: Sequence[load.Curve], table: load.Table) -> Points:
     Raises:
       FitError: fewer than three sizes have a curve.
     """
+    # A trunk is excluded from fits for not being annealed, a run under way for having no loss yet: both have good curves.
     rows = {r.id: r for r in table.rows if r.state != load.DIVERGED and (not r.excluded or not r.annealed or r.loss is None)}
     whole = [c for c in curves if c.id in rows and len(c.tokens) >= MIN_CURVE]
     trunks = [c for c in whole if not c.annealed]

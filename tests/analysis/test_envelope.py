@@ -100,6 +100,14 @@ def test_truncated_points_bias_the_slope():
     assert abs(binned.a - true) < 0.006 and not binned.frontier.free.all()
 
 
+def test_the_rising_part_is_cut_off():
+    """Fails when the hull goes on past the least loss, where a run that came apart is the only one with so much compute."""
+    points = curves()
+    worse = np.where(points.flops > np.median(points.flops), points.flops / np.median(points.flops), 1.0) ** 0.3
+    found = envelope.frontier(dataclasses.replace(points, loss=points.loss * worse))
+    assert (np.diff(found.loss) < 0).all() and found.flops[-1] < 0.9 * points.flops.max()
+
+
 def test_interval_covers():
     """Fails when draws do not resample runs or reuse the frontier of all of them: 90 % intervals then cover far less."""
     hits, widths = 0, []
