@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from analysis import fit, intervals, laws, load
+from analysis import fit, identify, intervals, laws, load
 
 
 def ladder(rng, sizes=synthetic.SIZES[:5], shared=0.0, single=0.003):
@@ -40,7 +40,7 @@ def test_refits_are_exact(chinchilla):
     f = fit.fit(chinchilla)
     boot = intervals.bootstrap(f, 20, seed=5)
     rng = np.random.default_rng(5)
-    weights = rng.multinomial(len(f.residuals), np.full(len(f.residuals), 1 / len(f.residuals)), size=20)
+    weights = rng.multinomial(len(f.residuals), np.full(len(f.residuals), 1 / len(f.residuals)), size=20)[:, f.rows.groups]
     rows = chinchilla.fitted
     for draw in (0, 7, 13):
         chosen = [rows[i] for i in np.repeat(np.arange(len(rows)), weights[draw])]
@@ -96,7 +96,7 @@ def test_ladder_pins_the_prediction_and_not_e():
     for seed in range(6):
         boot = intervals.bootstrap(fit.fit(ladder(np.random.default_rng(seed)), delta=1e-2), 100)
         assert intervals.predict(boot, 195e3, 195e3 * 40).verdict.identified
-        verdicts = intervals.judge_parameters(boot)
+        verdicts = identify.judge_parameters(boot)
         loose += not verdicts["E"].identified and not verdicts["exponents"].identified
         assert verdicts["E"].identified or any("E may lie" in r for r in verdicts["E"].reasons)
     assert loose >= 3  # a lucky draw of the noise can pin them
@@ -105,8 +105,8 @@ def test_ladder_pins_the_prediction_and_not_e():
 def test_chinchilla_is_identified(chinchilla):
     """Fails when the rules are so strict that even 240 points over two decades do not pass, or the condition number is off."""
     boot = intervals.bootstrap(fit.fit(chinchilla), 300)
-    assert all(v.identified for v in intervals.judge_parameters(boot).values())
-    assert intervals.condition(boot.fit) == pytest.approx(1.1e3, rel=0.05)
+    assert all(v.identified for v in identify.judge_parameters(boot).values())
+    assert identify.condition(boot.fit) == pytest.approx(1.1e3, rel=0.05)
     far = intervals.predict(boot, 70e9, 1.4e12)
     assert far.far and far.extrapolation == pytest.approx(6 * 70e9 * 1.4e12 / chinchilla.column("flops").max())
 
@@ -118,7 +118,7 @@ def test_tokens_in_step_with_parameters():
     loss = laws.CHINCHILLA.loss({"E": 1.7, "A": 400.0, "B": 2000.0, "alpha": 0.35, "beta": 0.37}, n, d)
     table = load.table(n, d, loss * np.exp(0.002 * np.random.default_rng(2).standard_normal(12)))
     boot = intervals.bootstrap(fit.fit(table, delta=1e-2), 150)
-    for verdict in intervals.judge_parameters(boot).values():
+    for verdict in identify.judge_parameters(boot).values():
         assert not verdict.identified and "in step with parameters" in " ".join(verdict.reasons)
     assert intervals.predict(boot, 1.5e9, 30e9).verdict.identified
     assert not intervals.predict(boot, 1.5e9, 300e9).verdict.identified
