@@ -109,7 +109,7 @@ def law_json(boot: intervals.Bootstrap, level: float) -> dict[str, Any]:
         "table_hash": fit.table.digest(),
         "certificate": {"starts": c.starts, "agreeing": c.agreeing, "gradient": c.gradient, "strict_minimum": c.convex,
                         "iterations": c.iterations, "bumps": c.bumps, "improved_by_bumps": c.improved},
-        "edges": list(fit.edges), "condition": identify.condition(fit),
+        "edges": list(fit.edges) if quote else [], "condition": identify.condition(fit),
         "bootstrap": {"kind": boot.kind, "draws": len(boot.theta), "clusters": boot.clusters, "unconverged": boot.unconverged},
         "correlations": {f"{a},{b}": r for (a, b), r in identify.correlations(boot).items()} if quote else None,
         "verdicts": {what: dataclasses.asdict(v) for what, v in identify.judge_parameters(boot, level).items()},
