@@ -101,7 +101,7 @@ def test_unbounded_profiles_stay_open():
 
 
 def test_standard_errors_compared(chinchilla):
-    """Fails when the sandwich is not HC0 (beta .0208 on squares, the bootstrap's .0206), or the near-absolute one is not warned of."""
+    """Fails when the sandwich is not HC0 (on squares .0208 for beta, the bootstrap's .0206), or Huber's carries no warning."""
     f = fit.fit(chinchilla)
     errors, note = profile.standard_errors(f, intervals.bootstrap(f, 1000))
     assert errors["beta"].bootstrap == pytest.approx(0.0206, rel=0.08)
