@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import envelope, fit, intervals, isoflop, load
+from analysis import envelope, fit, identify, intervals, isoflop, load
 from analysis.laws import Cost, allocation_exponent, measured_cost, optimum
 from analysis.words import between
 from scaling.units import format_count
@@ -131,7 +131,7 @@ def _lines(
     """An approach from straight lines in log-log."""
     optima = tuple(Optimum(c, n_line.at(c), n_line.between(c, level), d_line.at(c), d_line.between(c, level)) for c in budgets)
     ends = n_line.interval(level)
-    good = ends[1] - ends[0] <= intervals.MAX_EXPONENT_WIDTH * abs(n_line.slope)  # False as well where there is no interval
+    good = ends[1] - ends[0] <= identify.MAX_EXPONENT_WIDTH * abs(n_line.slope)  # False as well where there is no interval
     if not good:
         where = f"it may lie anywhere from {ends[0]:.3g} to {ends[1]:.3g}" if math.isfinite(ends[0]) else "it has no interval"
         notes = (*notes, f"a is NOT identified: {where}")
@@ -193,7 +193,7 @@ def _surface(
     if not {"A", "B", "alpha", "beta"} <= boot.params.keys():
         return Approach("surface", missing=f"the {boot.fit.law.name} law has no exponents alpha and beta"), boot
     cost, params, each = _cost(boot.fit.table), boot.fit.params, boot.params
-    verdict = intervals.judge_parameters(boot, level)["a"]
+    verdict = identify.judge_parameters(boot, level)["a"]
     optima = []
     with np.errstate(all="ignore"):  # a draw whose exponent ran away has no optimum
         ends = envelope.central(allocation_exponent(each, cost), level)

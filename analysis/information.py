@@ -160,7 +160,7 @@ def variance(jacobian: np.ndarray, groups: np.ndarray, prior: Prior, gradients: 
 
 
 def condition(jacobian: np.ndarray) -> float:
-    """Condition number of J^T J, its columns scaled to one length, as ``intervals.condition`` has it of a fit."""
+    """Condition number of J^T J, its columns scaled to one length, as ``identify.condition`` has it of a fit."""
     length = np.linalg.norm(jacobian, axis=0)
     return float("inf") if (length == 0).any() else float(np.linalg.cond(jacobian / length)) ** 2
 

@@ -9,7 +9,7 @@ import dataclasses
 from collections import Counter
 from typing import Any
 
-from analysis import fit, information, intervals
+from analysis import fit, identify, information, intervals
 from analysis.information import AFFORDABLE, Candidate, Design, Expected, Prior
 from analysis.story import CONVENTIONS
 from analysis.words import between, number
@@ -104,9 +104,9 @@ def _cautions(s: Study) -> tuple[str, ...]:
             "laws cannot be told apart, whatever the noise, and only losses on that line can be predicted; give some sizes "
             "other tokens per parameter"
         )
-    if planned.condition > intervals.MAX_CONDITION:
+    if planned.condition > identify.MAX_CONDITION:
         out.append(
-            f"the condition number of the normal matrix is {planned.condition:.1e} (limit {intervals.MAX_CONDITION:.0e}): some "
+            f"the condition number of the normal matrix is {planned.condition:.1e} (limit {identify.MAX_CONDITION:.0e}): some "
             "combination of parameters is free; spread sizes and tokens wider"
         )
     twins = Counter((r.n_params, r.n_tokens, r.seed) for r in design.table.rows if r.seed is not None)
@@ -135,7 +135,7 @@ def _width(ends: tuple[float, float]) -> float:
 
 def collinear(design: Design) -> bool:
     """Whether the members lie on one line of log D against log N, so that nothing about exponents may be quoted."""
-    return abs(design.correlation) > intervals.MAX_COLLINEAR
+    return abs(design.correlation) > identify.MAX_COLLINEAR
 
 
 def verdicts(expected: Expected) -> dict[str, str | None]:
@@ -145,15 +145,15 @@ def verdicts(expected: Expected) -> dict[str, str | None]:
     q = expected.quantities
     if collinear(expected.design):
         why = "tokens grow in step with parameters"
-        return {"E": why, "exponents": why, "a": why, "target": _too_wide(q["run"], intervals.MAX_PREDICTION_WIDTH)}
+        return {"E": why, "exponents": why, "a": why, "target": _too_wide(q["run"], identify.MAX_PREDICTION_WIDTH)}
     lo, hi = q["E"].simulated
-    loose = lo <= 0.05 * q["E"].value or hi > intervals.MAX_E_FACTOR * lo
-    wide = [name for name in ("alpha", "beta") if _too_wide(q[name], intervals.MAX_EXPONENT_WIDTH)]
+    loose = lo <= 0.05 * q["E"].value or hi > identify.MAX_E_FACTOR * lo
+    wide = [name for name in ("alpha", "beta") if _too_wide(q[name], identify.MAX_EXPONENT_WIDTH)]
     return {
-        "E": f"its ends lie more than a factor of {intervals.MAX_E_FACTOR:g} apart" if loose else None,
+        "E": f"its ends lie more than a factor of {identify.MAX_E_FACTOR:g} apart" if loose else None,
         "exponents": f"{' and '.join(wide)}: more than half of the value wide" if wide else None,
-        "a": _too_wide(q["a"], intervals.MAX_EXPONENT_WIDTH),
-        "target": _too_wide(q["run"], intervals.MAX_PREDICTION_WIDTH),
+        "a": _too_wide(q["a"], identify.MAX_EXPONENT_WIDTH),
+        "target": _too_wide(q["run"], identify.MAX_PREDICTION_WIDTH),
     }  # fmt: skip
 
 
