@@ -152,7 +152,7 @@ def other_unit(n: np.ndarray, d: np.ndarray | None, c: np.ndarray | None, told: 
         by_n, by_d, by_c = (factors.get(r, 1.0) for r in "NDC")
         scaled = n * by_n, None if d is None else d * by_d, None if c is None else c * by_c
         small = "N" in roles and scaled[0].max() < _MODEL
-        if factors and not small and not _absurd(*scaled, 10.0):
+        if factors and not small and not _absurd(*scaled, 10.0) and _is_steady(n, d, c):
             off = abs(math.log10(float(np.median(_tokens(*scaled) / scaled[0])) / _USUAL))
             ranked.setdefault((len(factors), round(off, 6)), []).append(factors)
     return Unit(why, tuple(ranked[min(ranked)])) if ranked else None
@@ -169,10 +169,8 @@ def _absurd(n: np.ndarray, d: np.ndarray | None, c: np.ndarray | None, flops_rat
     """What cannot be true of these columns as they are, in words."""
     tokens = _tokens(n, d, c)
     per_param = float(np.median(tokens / n))
-    if d is not None and c is not None:
-        ratio = float(np.median(c / (6 * n * d)))
-        if not 1 / flops_ratio < ratio < flops_ratio:
-            return f"C / (6ND) is {ratio:.2g} on the median row"
+    if d is not None and c is not None and (doubt := flops_doubt(n, d, c, flops_ratio)):
+        return doubt
     if np.median(n) < _WHOLE and _broken(n).any():
         return f"N = {n[_broken(n)][0]:g} is no count of parameters"
     if tokens.max() < _LEAST_TOKENS:
@@ -180,6 +178,20 @@ def _absurd(n: np.ndarray, d: np.ndarray | None, c: np.ndarray | None, flops_rat
     if not _TOKENS_PER_PARAM[0] <= per_param <= _TOKENS_PER_PARAM[1]:
         return f"D / N is {per_param:.2g} on the median row"
     return None
+
+
+def flops_doubt(n: np.ndarray, d: np.ndarray, c: np.ndarray, limit: float = _FLOPS_RATIO) -> str | None:
+    """What is wrong with C as the FLOPs of whole runs, in words."""
+    ratio = float(np.median(c / (6 * n * d)))
+    return None if 1 / limit < ratio < limit else f"C / (6ND) is {ratio:.2g} on the median row"
+
+
+def _is_steady(n: np.ndarray, d: np.ndarray | None, c: np.ndarray | None) -> bool:
+    """Whether C / (6ND) is about the same in nine of ten rows: FLOPs per token or per second are no unit of C."""
+    if d is None or c is None:
+        return True
+    lo, hi = np.quantile(c / (n * d), [0.1, 0.9])
+    return bool(hi < 10 * lo)
 
 
 def _broken(n: np.ndarray) -> np.ndarray:

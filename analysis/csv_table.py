@@ -337,13 +337,11 @@ def _table(
 ) -> Table:  # fmt: skip
     """All rows, the bad ones excluded, with notes on what was derived, doubted or left out."""
     by_line = {p.line: p for p in reversed(problems)}
-    kept: list[Row] = []
+    kept = {}
     for line, row in rows.items():
         problem = by_line.get(line.number)
         if problem is None or not problem.lost:
-            kept.append(row if problem is None else dataclasses.replace(row, excluded=problem.why))
-    there = {line.number for line in rows} - {p.line for p in by_line.values() if p.lost}
-    gone = [str(line.number) for line in read if line.number not in there]
+            kept[line.number] = row if problem is None else dataclasses.replace(row, excluded=problem.why)
     notes = []
     if "D" not in columns:
         notes.append(f"no column for D: D = C / (6N) with C from {columns['C'].words}")
@@ -351,27 +349,27 @@ def _table(
         notes.append("no column for C: C = 6ND")
     for role, formula in (("D", "C / (6N)"), ("C", "6ND")):
         if role in columns and (empty := sum(not line.text(role) for line in rows)):
-            notes.append(f"{role} = {formula} in {empty} rows without {columns[role].name}")
+            notes.append(f"{role} = {formula} in {empty} {'row' if empty == 1 else 'rows'} without {columns[role].name}")
     if "outlier" in header and "exclude" not in columns:
         notes.append("the column 'outlier' is not used; leave its rows out with --map exclude=outlier")
-    if gone:
+    if gone := [str(line.number) for line in read if line.number not in kept]:
         notes.append(f"left out for want of a usable N and D: line {', '.join(checks.listed(gone, _SHOWN))}")
-    table = Table(
-        str(path), tuple(kept), "csv", columns["N"].words, columns["C"].words if "C" in columns else "6ND", tuple(notes)
-    )
-    return dataclasses.replace(table, notes=table.notes + tuple(_loss_notes(table, columns["loss"])))
+    convention = columns["C"].words if "C" in columns else "6ND"
+    table = Table(str(path), tuple(kept.values()), "csv", columns["N"].words, convention, tuple(notes))
+    return dataclasses.replace(table, notes=table.notes + tuple(_doubts(table, columns))) if table.fitted else table
 
 
-def _loss_notes(table: Table, column: _Column) -> list[str]:
-    """What the losses seem to be instead of nats per token."""
-    out = []
-    if not column.factor and _BITS.search(column.name.lower()):
-        out.append(
-            f"{column.words} is in bits by its name, and so are E and every prediction; in nats it is "
-            f"--map loss={column.name}*0.6931"
-        )
-    if table.fitted and not column.factor:
-        out += [f"{column.words}: {doubt}" for doubt in checks.loss_doubts(table.column("flops"), table.column("loss"))]
+def _doubts(table: Table, columns: Mapping[str, _Column]) -> list[str]:
+    """What the losses and FLOPs seem to be instead, where no factor says that they are right."""
+    n, d, c, loss = (table.column(name) for name in ("n_params", "n_tokens", "flops", "loss"))
+    out, column = [], columns["loss"]
+    if not column.factor:
+        if _BITS.search(column.name.lower()):
+            nats = f"--map loss={column.name}*0.6931"
+            out.append(f"{column.words} is in bits by its name, and so are E and every prediction; in nats it is {nats}")
+        out += [f"{column.words}: {doubt}" for doubt in checks.loss_doubts(c, loss)]
+    if "C" in columns and not columns["C"].factor and (doubt := checks.flops_doubt(n, d, c)):
+        out.append(f"{doubt}, but {columns['C'].words} is taken as the FLOPs of whole runs")
     return out
 
 

@@ -274,6 +274,15 @@ def test_what_else_the_losses_may_be(tmp_path):
         assert (len(notes) == 1 and words in notes[0]) if words else notes == [], (name, notes)
 
 
+def test_flops_that_are_not_of_whole_runs(tmp_path):
+    """Fails when FLOPs per token are taken for those of whole runs without a word, or for another unit of them."""
+    lines = [line.split(",") for line in good_lines()]
+    text = "\n".join(["N,D,flops,loss", *(f"{n},{d},{6 * float(n)},{v}" for n, d, v in lines[1:])])
+    (note,) = load.csv(write(tmp_path / "a.csv", text)).notes
+    assert note.startswith("C / (6ND) is ") and note.endswith("column 'flops' is taken as the FLOPs of whole runs")
+    assert load.csv(write(tmp_path / "a.csv", text), {"C": "flops*1"}).notes == ()
+
+
 def test_optional_columns(tmp_path):
     """Fails when unique tokens, batch or rate are lost, an empty cell of them refuses a row, or a factor misses the errors."""
     head = "N,D,C,bits,loss_stderr,U,batch_tokens,lr,seed\n"
@@ -285,9 +294,9 @@ def test_optional_columns(tmp_path):
     assert (first.loss, first.loss_stderr) == (2.05, 0.005)
     assert (second.unique_tokens, second.batch_tokens, second.lr, second.loss_stderr) == (None,) * 4
     assert second.n_tokens == pytest.approx(1e8) and third.flops == pytest.approx(1.8e15)
-    assert [n for n in table.notes if "rows without" in n] == [
-        "D = C / (6N) in 1 rows without D",
-        "C = 6ND in 1 rows without C",
+    assert [n for n in table.notes if " without " in n] == [
+        "D = C / (6N) in 1 row without D",
+        "C = 6ND in 1 row without C",
     ]
     np.testing.assert_array_equal(table.column("lr"), [1e-3, np.nan, np.nan])
     assert table.column("unique_tokens").dtype == table.column("seed").dtype == np.float64
