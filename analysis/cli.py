@@ -34,9 +34,12 @@ def parser(prog: str, description: str, sweep: bool = False) -> cli.Parser:
         "--map", metavar="ROLE=COLUMN,...", default="",
         help="which columns of the CSV hold what, such as N=params,D=tokens,loss=val_loss; roles: "
         + ", ".join(load.OBVIOUS)
-        + ". Without D, D = C / (6N). exclude names a column whose true values leave rows out; rows of one cluster are "
-        "resampled together",
+        + ". Without D, D = C / (6N). N=params*1e6 scales a column, here one in millions; loss=bits*0.6931 makes nats. exclude "
+        "names a column whose true values leave rows out; rows of one cluster are resampled together; U: unique tokens; batch: "
+        "tokens per step",
     )  # fmt: skip
+    skip = "leave bad rows of the CSV out, with the reason, instead of refusing it"
+    out.add_argument("--skip-bad", action="store_true", help=skip)
     out.add_argument("--out", metavar="FOLDER", help="where to write (default: the sweep's folder, else ./analysis_out)")
     first = load.N_DEFINITIONS[0]
     out.add_argument("--n", choices=load.N_DEFINITIONS, default=first, help=f"what N is of our runs (default: {first})")
@@ -79,9 +82,10 @@ def table(args: argparse.Namespace) -> load.Table:
       LoadError, RunError: for one that cannot be used.
     """
     if args.csv:
-        return load.csv(args.csv, load.parse_mapping(args.map))
-    if args.map:
-        raise load.LoadError(f"--map {args.map}: names columns of a --csv; leave it out, run folders need none")
+        return load.csv(args.csv, load.parse_mapping(args.map), args.skip_bad)
+    if args.map or args.skip_bad:
+        given = f"--map {args.map}: names columns" if args.map else "--skip-bad: leaves out rows"
+        raise load.LoadError(f"{given} of a --csv; leave it out, run folders need none")
     return load.runs(args.runs, args.n, args.flops)
 
 
