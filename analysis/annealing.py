@@ -281,12 +281,12 @@ def _draw(ax: Axes, s: Size) -> None:
     ax.set_ylim(0.97 * min(seen), 1.02 * float(np.quantile(seen, 0.98)))
 
 
-def _smooth(t: Trajectory, first: float, bins: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    """Means of the fitted rows over equal stretches of steps."""
+def _smooth(t: Trajectory, first: float, rows: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Means of so many fitted rows at a time."""
     kept = t.steps > first
-    steps, loss = t.steps[kept], t.loss[kept]
-    parts = [p for p in np.array_split(np.arange(len(steps)), min(bins, len(steps))) if len(p)]
-    return np.array([steps[p].mean() for p in parts]), np.array([loss[p].mean() for p in parts])
+    parts = np.array_split(np.stack([t.steps[kept], t.loss[kept]]), max(1, int(kept.sum()) // rows), axis=1)
+    steps, loss = np.array([p.mean(1) for p in parts if p.size]).reshape(-1, 2).T
+    return steps, loss
 
 
 def main(argv: list[str] | None = None) -> int:
