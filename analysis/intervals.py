@@ -22,7 +22,6 @@ DRAWS = 1000
 MANY_ROWS = 30  # independent rows from which whole rows are resampled; below, a resample often cannot carry the law
 FEW_CLUSTERS = 12  # below: Webb's six-point weights, since two-point ones have only 2^clusters different draws
 _WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(1.5)])
-_CHUNK = 20_000  # lanes x rows at a time: fits in cache
 
 # Rules of the verdicts, each stated in the words that report it.
 MAX_CONDITION = 1e6  # of the scaled normal matrix J^T J; the 240 points of Chinchilla have about 1e3
@@ -94,14 +93,10 @@ def bootstrap(fit: Fit, draws: int = DRAWS, kind: str | None = None, seed: int =
         values = _WEBB if clusters < FEW_CLUSTERS else np.array([-1.0, 1.0])
         weights = np.broadcast_to(fit.rows.weights, (draws, n))
         targets = fitted + corrected_residuals(fit, groups, 1.0) * rng.choice(values, size=(draws, clusters))[:, groups]
-    chunk, start = max(1, _CHUNK // n), fit.model.revived(fit.theta[None])
-    parts = []
-    for i in range(0, draws, chunk):
-        some = slice(i, min(i + chunk, draws))
-        parts.append(minimise(fit.model, targets[some], weights[some], np.repeat(start, some.stop - i, 0), fit.delta))
+    start = np.repeat(fit.model.revived(fit.theta[None]), draws, 0)
+    refits = minimise(fit.model, targets, weights, start, fit.delta)
     noise = rng.choice(corrected_residuals(fit, groups, 0.5), draws) * rng.choice([-1.0, 1.0], draws)
-    unconverged = int(sum((~p.converged).sum() for p in parts))
-    return Bootstrap(fit, kind, np.concatenate([p.theta for p in parts]), noise, clusters, unconverged)
+    return Bootstrap(fit, kind, refits.theta, noise, clusters, int((~refits.converged).sum()))
 
 
 def allocation(law: AnyLaw, params: dict[str, Any]) -> dict[str, Any]:
