@@ -205,8 +205,9 @@ def in_words(sizes: Sequence[Size]) -> list[str]:
     for s in sizes:
         p, rows = s.curves.fit.params, len(s.curves.fit.residuals)
         out.append(
-            f"{s.label:>6}: E {number(p['E'])}, A {number(p['A'])}, alpha {number(p['alpha'])}, G {number(p['G'])}, memory "
-            f"{s.curves.memory} steps; {rows} losses of {len(s.trajectories)} runs, residual sd {100 * s.curves.fit.sigma:.2g} %"
+            f"{s.label:>6}: E {number(p['E'])}, A {number(p['A'])}, alpha {number(p['alpha'])}, G {number(p['G'])}, "
+            f"memory {s.curves.memory} steps; {rows} losses of {len(s.trajectories)} runs, "
+            f"residual sd {100 * s.curves.fit.sigma:.2g} %"
         )
         out += [f"        {edge}" for edge in s.curves.fit.edges]
         for h in s.held_out:
@@ -274,7 +275,9 @@ def _draw(ax: Axes, s: Size) -> None:
         ax.plot(at, law, color="black", lw=1.3, label="law of all curves")
         seen += [float(law.min()), float(law.max()), *loss]
     for h in s.held_out:
-        ax.plot(h.steps, h.predicted, "D", mfc="white", mec=RED, mew=1.4, ms=6, zorder=5, label="end, predicted from the others")
+        ax.plot(
+            h.steps, h.predicted, "D", mfc="white", mec=RED, mew=1.4, ms=6, zorder=5, label="end, predicted from the others"
+        )
         ax.plot(h.steps, h.measured, "*", color="#b5de2b", mec="black", mew=0.8, ms=11, zorder=4, label="end, validation loss")
         seen += [h.predicted, h.measured]
     ax.set(xlabel="step", ylabel="loss (nats per token)", title=s.label)

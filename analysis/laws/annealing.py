@@ -68,7 +68,9 @@ def _guesses(columns: Columns, measured: np.ndarray) -> dict[str, np.ndarray]:
             over_loss = np.stack(features, 1) / measured[:, None]
             length = np.linalg.norm(over_loss, axis=0).clip(1e-300)
             solved = np.linalg.lstsq(over_loss / length, np.ones(len(measured)), rcond=None)[0] / length
-            least = 1e-3 / np.abs(over_loss).max(0).clip(1e-300)  # a coefficient that came out negative: a thousandth of the loss
+            least = 1e-3 / np.abs(over_loss).max(0).clip(
+                1e-300
+            )  # a coefficient that came out negative: a thousandth of the loss
             start = np.maximum(solved, least)
             misfit = np.sum((over_loss @ start - 1) ** 2)
             found.append((misfit, [*start, alpha, *([beta] if sizes else [])]))

@@ -22,7 +22,7 @@ _START_BREAKS = 8  # places along log x
 _MAX_STARTS = 48
 
 
-def broken(breaks: int = 1, variable: str = "N", shift: float = 0.0) -> Formula:
+def broken_power(breaks: int = 1, variable: str = "N", shift: float = 0.0) -> Formula:
     """The law with so many breaks.
 
     Args:
@@ -70,7 +70,9 @@ def _guesses(breaks: int, values: np.ndarray, measured: np.ndarray) -> dict[str,
         for where in itertools.combinations(places, breaks):
             features = [np.ones_like(x), -x, *(-width * softplus((x - d) / width) for d in where)]
             slopes, *_ = np.linalg.lstsq(np.stack(features, 1), target, rcond=None)
-            misfit = np.sum((np.exp(np.minimum(np.stack(features, 1) @ slopes, 300.0)) + a - measured) ** 2 / measured.clip(low) ** 2)
+            misfit = np.sum(
+                (np.exp(np.minimum(np.stack(features, 1) @ slopes, 300.0)) + a - measured) ** 2 / measured.clip(low) ** 2
+            )
             turns = [v for i, d in enumerate(where) for v in (slopes[2 + i], np.exp(d), width)]
             cells.append((misfit, [a, np.exp(np.clip(slopes[0], -300, 300)), slopes[1], *turns]))
     cells.sort(key=lambda cell: cell[0])

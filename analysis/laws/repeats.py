@@ -19,7 +19,8 @@ import numpy as np
 from analysis.laws.formula import Columns, Formula, exp, expm1, log1p
 from analysis.laws.terms import CHINCHILLA
 
-# Muennighoff et al.: the five constants of their fit to runs without repeats on C4, then the two of repetition.
+# Muennighoff et al.: the five constants of their fit to runs without repeats on C4, which they then held
+# (``REPEATS.freeze``) to fit the two of repetition.
 MUENNIGHOFF = {
     "E": float(np.exp(0.6254804)), "A": float(np.exp(6.255414)), "B": float(np.exp(7.3049974)),
     "alpha": 0.3526596, "beta": 0.3526596, "RD": 15.387756, "RN": 5.309743,
@@ -76,15 +77,6 @@ REPEATS = Formula(
     guesses=_guesses,
     latex=r"L(N, D, U) = E + A\,{N'}^{-\alpha} + B\,{D'}^{-\beta},\; D' = U\,(1 + R_D^*(1 - e^{-R_D/R_D^*}))",
 )
-
-
-def repeats(frozen: Mapping[str, float] | None = None) -> Formula:
-    """The law, with the parameters of ``frozen`` held.
-
-    Muennighoff et al. held E, A, B, alpha and beta at the values of a fit to runs without repeats and fitted RD and RN:
-    ``repeats({k: MUENNIGHOFF[k] for k in ("E", "A", "B", "alpha", "beta")})``.
-    """
-    return REPEATS.freeze(frozen or {})
 
 
 def effective_tokens(params: Mapping[str, float], n_tokens: Any, unique_tokens: Any) -> Any:

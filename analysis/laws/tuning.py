@@ -139,7 +139,9 @@ def cells(columns: Mapping[str, Sequence[float] | np.ndarray], loss: Sequence[fl
         means = np.array([np.mean(points[tuple(p)]) for p in where])
         at = dict(zip(fixed, key, strict=True))
         if not np.isfinite(means).any():
-            raise ValueError(f"no run of {', '.join(f'{k}={v:g}' for k, v in at.items())} has a finite loss; leave the cell out")
+            raise ValueError(
+                f"no run of {', '.join(f'{k}={v:g}' for k, v in at.items())} has a finite loss; leave the cell out"
+            )
         out.append(Cell(at, {k: where[:, j] for j, k in enumerate(tuned)}, means))
     return out
 
@@ -235,9 +237,11 @@ def regret(found: Sequence[Cell], laws: Mapping[str, TuningLaw]) -> list[Regret]
         nearest = int(tied[np.argmin(cell.loss[tied])])
         out.append(
             Regret(
-                cell.at, {k: float(v[nearest]) for k, v in cell.grid.items()},
+                cell.at,
+                {k: float(v[nearest]) for k, v in cell.grid.items()},
                 {k: float(v[cell.best]) for k, v in cell.grid.items()},
-                float(cell.loss[nearest] / cell.loss[cell.best] - 1), float(steps[nearest].max()),
-            )  # fmt: skip
+                float(cell.loss[nearest] / cell.loss[cell.best] - 1),
+                float(steps[nearest].max()),
+            )
         )
     return out
