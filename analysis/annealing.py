@@ -124,7 +124,8 @@ def trajectories(path: pathlib.Path) -> list[Trajectory]:
             steps, rates, losses = (np.array([r[k] for r in rows], float) for k in ("step", "lr", "loss"))
             parent, plan = (member.read(runs.SPEC) or {}).get("parent"), member.read(runs.PLAN) or {}
             before = history(parent)[0][: int(plan["fork_steps"])] if parent else np.empty(0)
-            here = np.interp(np.arange(len(before) + 1, steps[-1] + 1), steps, rates)
+            end = max(int(steps[-1]), int((member.read(runs.DONE) or {}).get("steps", 0)))
+            here = np.interp(np.arange(len(before) + 1, end + 1), steps, rates)  # rates are logged now and then
             known[member_id] = np.concatenate([before, here]), steps.astype(int), losses
         return known[member_id]
 
