@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 SKIP = 0.1  # part of a size's longest run, from its start, that is not fitted: a power law does not describe it
 # Steps that annealing takes to act, 1 / (1 - momentum); the paper's momenta mean 100 to 1,000, in runs of some 20,000 steps.
 MEMORIES = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
+FITTED = 2  # of them, those that fit best at a grid of alpha
 MIN_ROWS = 20
 
 
@@ -151,17 +152,17 @@ def fit_curves(found: Sequence[Trajectory], skip: float = SKIP) -> Curves:
         raise load.LoadError(f"{found[0].size}: fewer than {MIN_ROWS} training losses after step {first:.0f}: log more often")
     losses = np.concatenate([t.loss[t.steps > first] for t in found])
     clusters = [t.id for t, steps in zip(found, kept, strict=True) for _ in steps]
-    longest = max(len(t.rates) for t in found)
-    best, memory = None, 0
-    for candidate in MEMORIES:
-        if candidate > longest:
-            break
-        areas = [_areas(t, candidate) for t in found]
+    longest, tried = max(len(t.rates) for t in found), []
+    for memory in (m for m in MEMORIES if m <= longest):
+        areas = [_areas(t, memory) for t in found]
         columns = {v: np.concatenate([a[v][s - 1] for a, s in zip(areas, kept, strict=True)]) for v in ANNEALING.variables}
-        now = fit_rows(Rows.of(columns, losses, clusters), ANNEALING, loss="squared")
-        if best is None or now.objective < best.objective:
-            best, memory = now, candidate
-    assert best is not None
+        guess = {name: values[0] for name, values in ANNEALING.guesses(columns, losses).items()}
+        with np.errstate(invalid="ignore"):  # a guess may lead below zero
+            misfit = np.sum(np.log(ANNEALING.loss(guess, **columns) / losses) ** 2)
+        tried.append((float(np.nan_to_num(misfit, nan=np.inf)), memory, columns))
+    tried.sort(key=lambda cell: cell[:2])
+    fits = [(fit_rows(Rows.of(c, losses, clusters), ANNEALING, loss="squared"), memory) for _, memory, c in tried[:FITTED]]
+    best, memory = min(fits, key=lambda cell: cell[0].objective)
     curves = Curves(best, memory, None)
     gaps = [math.log(t.final / curves.loss(t)[-1]) for t in found if t.final is not None]
     return dataclasses.replace(curves, gap=float(np.mean(gaps)) if gaps else None)

@@ -21,7 +21,8 @@ import numpy as np
 from analysis.laws.formula import Columns, Formula, exp
 
 MOMENTUM = 0.999
-_START_ALPHAS = (0.1, 0.3, 0.6, 1.0, 2.0)
+_START_ALPHAS = np.geomspace(0.05, 3, 12)
+_START_BETAS = (0.1, 0.3, 1.0)
 
 
 def schedule_areas(rates: Sequence[float] | np.ndarray, momentum: float = MOMENTUM) -> tuple[np.ndarray, np.ndarray]:
@@ -57,12 +58,12 @@ def _value(params: Mapping[str, Any], columns: Columns) -> Any:
 
 
 def _guesses(columns: Columns, measured: np.ndarray) -> dict[str, np.ndarray]:
-    """Least squares of the coefficients at each of a few exponents, the best three of them."""
+    """Least squares of the coefficients at each of some exponents: the three best of those, best first."""
     sizes = "N" in columns
     names = ("E", "A", "G", "B", "alpha", "beta") if sizes else ("E", "A", "G", "alpha")
     found = []
     for alpha in _START_ALPHAS:
-        for beta in (0.1, 0.5) if sizes else (0.0,):
+        for beta in _START_BETAS if sizes else (0.0,):
             features = [np.ones_like(measured), columns["S1"] ** -alpha, -columns["S2"]]
             features += [columns["N"] ** -beta] if sizes else []
             over_loss = np.stack(features, 1) / measured[:, None]

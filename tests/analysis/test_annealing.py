@@ -86,7 +86,7 @@ def write_run(root: pathlib.Path, name: str, rates: np.ndarray, fork: int, loss:
     tokens, gap = 768 * len(rates), 1.02  # validation losses lie 2 % above
     same = {"n_params": dict.fromkeys(load.N_DEFINITIONS, n), "tokens": tokens, "flops": dict.fromkeys(flops.CONVENTIONS, 1e9)}
     plan = same | {"annealed": parent is not None, "fork_steps": fork}
-    done = same | {"steps": len(rates), "status": "finished", "cause": None, "val_loss": float(loss[-1] * gap), "annealed": parent is not None}
+    done = plan | {"steps": len(rates), "status": "finished", "cause": None, "val_loss": float(loss[-1] * gap)}
     for file, content in ((runs.PLAN, plan), (runs.SPEC, {"parent": parent, "cluster": parent or name}), (runs.DONE, done)):
         runs.write_json(root / name / file, content)
     steps = np.arange(fork + 1, len(rates) + 1)[::3]
@@ -116,7 +116,7 @@ def write_sweep(root: pathlib.Path, budgets=(250, 500, 1000), noise: float = 0.0
 
 
 def test_held_out_branches_of_a_known_law(tmp_path, capsys):
-    """Fails when a branch forgets its trunk's history, the held-out one is fitted, or the validation gap is not carried over."""
+    """Fails when a branch forgets its trunk's history, the held-out one is fitted, or the validation gap is lost."""
     root = write_sweep(tmp_path / "sweep")
     (size,) = annealing.study(annealing.trajectories(root))
     assert size.curves.memory == MEMORY and size.curves.gap == pytest.approx(np.log(1.02), rel=0.02)

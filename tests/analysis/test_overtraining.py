@@ -70,7 +70,7 @@ def test_published_held_out_errors(data, references, dataset, key):
 
 
 def test_squares_of_log_loss_are_another_objective(data):
-    """Fails when the default fit is not what it says: on five points its held-out errors are 1.05 and 1.10 %, not .71 and .73."""
+    """Fails when the default fit is not what it says: on five points its held-out errors are 1.05 and 1.10 %."""
     runs = Gadre(data, "rpj")
     found = fit_rows(Rows.of(*runs.surface(SMALL)), TIED, loss="squared")
     columns, loss = runs.surface(list(LARGE.values()))

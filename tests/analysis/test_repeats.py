@@ -37,7 +37,7 @@ def huber(residuals: np.ndarray, delta: float = 1e-3) -> float:
     ("n", "d", "u", "loss"), [(6.34e9, 242e9, 25e9, 2.2256440889984477), (8.67e9, 178e9, 25e9, 2.2269634075087867)]
 )
 def test_published_values(n, d, u, loss):
-    """Fails when the worth of a repeated token or of an excess parameter, or N*(U), is another one (both runs are beyond it)."""
+    """Fails when the worth of a repeated token or of an excess parameter, or N*(U), is another one (both runs exceed it)."""
     assert REPEATS.loss(MUENNIGHOFF, N=n, D=d, U=u) == pytest.approx(loss, rel=1e-12)
 
 

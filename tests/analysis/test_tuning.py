@@ -23,7 +23,7 @@ def sweep(noise: float = 0.0, lr=STEP_LR, batch=STEP_BATCH) -> tuple[dict[str, n
 
 
 def test_published_laws_at_their_own_numbers():
-    """Fails when a coefficient, an exponent or C = 6ND is not what was published (values worked out by hand from the papers)."""
+    """Fails when a coefficient, an exponent or C = 6ND is not what was published."""
     at = {"N": 1e9, "D": 1e11}
     assert STEP_LR.at(at) == pytest.approx(1.79 * 1e9**-0.713 * 1e11**0.307, rel=1e-12)
     assert STEP_BATCH.at({"D": 1e11}) == pytest.approx(1.107e6, rel=1e-3)
@@ -34,7 +34,7 @@ def test_published_laws_at_their_own_numbers():
 
 
 def test_optima_of_exact_bowls_and_their_laws():
-    """Fails when the tilt of a bowl is ignored, neighbours are taken from another cell, or the law's logarithms are mixed up."""
+    """Fails when the tilt of a bowl is ignored, neighbours are another cell's, or the law's logarithms are mixed up."""
     found = [optimum(c) for c in cells(*sweep())]
     assert all(o.best for o in found) and len(found) == len(SIZES) * len(TOKENS)
     for o in found:
