@@ -135,6 +135,31 @@ def test_held_out_branches_of_a_known_law(tmp_path, capsys):
     assert "predicted from the others" in (tmp_path / "out" / "annealing.svg").read_text()
 
 
+def test_what_is_held_out_is_not_fitted(tmp_path):
+    """Fails when a branch takes part in its own prediction: one that ends 10 % above the law must be missed by all of it."""
+    root = write_sweep(tmp_path)
+    rates = wsd(1000, 200)
+    odd = curve(rates) * np.where(np.arange(1000) < 800, 1.0, 1.1)
+    write_run(root, "branch-1000", rates, 800, odd, "trunk")
+    (size,) = annealing.study(annealing.trajectories(root))
+    off = {h.id: h.error_percent for h in size.held_out}
+    assert off["branch-1000"] == pytest.approx(100 * (1 / 1.1 - 1), abs=0.15)
+
+
+def test_a_branch_carries_its_trunks_history(tmp_path):
+    """Fails when a branch's areas begin at its fork, or at the rate it forked with."""
+    trunk = cosine(800)
+    branch = np.concatenate([trunk[:400], np.linspace(trunk[399], 0, 100)])
+    lines = [write_run(tmp_path, "trunk", trunk, 0, curve(trunk), None)]
+    lines.append(write_run(tmp_path, "branch", branch, 400, curve(branch), "trunk"))
+    runs.write_json(tmp_path / runs.SWEEP, {"name": "x", "members": lines})
+    found = annealing.trajectories(tmp_path)[1]
+    assert found.id == "branch" and found.steps[0] == 401
+    assert np.allclose(found.rates[3:], branch[3:], atol=5e-2 * PEAK)  # logged every third step
+    curves = annealing.fit_curves([found])
+    assert np.allclose(curves.loss(found)[found.steps - 1], found.loss, rtol=1e-3)
+
+
 def test_noise_is_no_bias(tmp_path):
     """Fails when noise of single batches (5 %) moves held-out ends by more than its own standard error, about 1 %."""
     (size,) = annealing.study(annealing.trajectories(write_sweep(tmp_path, noise=0.05)))
