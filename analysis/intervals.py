@@ -68,7 +68,9 @@ class Bootstrap:
         return f"{len(self.theta)} refits, wild bootstrap over {self.clusters} {what}"
 
 
-def bootstrap(fit: Fit, draws: int = DRAWS, kind: str | None = None, seed: int = 0) -> Bootstrap:
+def bootstrap(
+    fit: Fit, draws: int = DRAWS, kind: str | None = None, seed: int = 0, multipliers: np.ndarray | None = None
+) -> Bootstrap:
     """Refits the law ``draws`` times, warm-started at the fit.
 
     'wild' (Wu 1986; clusters: Cameron, Gelbach and Miller 2008): the residuals of all rows of a cluster are multiplied by one
@@ -82,9 +84,13 @@ def bootstrap(fit: Fit, draws: int = DRAWS, kind: str | None = None, seed: int =
       draws: number of refits.
       kind: by default 'case' for 30 or more rows that are each their own cluster, else 'wild'.
       seed: of the random weights.
+      multipliers: (draws, clusters in the order of ``cluster_names``) wild weights to use instead of fresh ones, so that two
+        fits can share them; they decide number and kind.
     """
     rng = np.random.default_rng(seed)
     n = len(fit.residuals)
+    if multipliers is not None:
+        draws, kind = len(multipliers), "wild"
     groups = np.unique([r.cluster for r in fit.table.fitted], return_inverse=True)[1]
     clusters = int(groups.max()) + 1
     kind = kind or ("case" if clusters == n >= MANY_ROWS else "wild")
@@ -93,9 +99,9 @@ def bootstrap(fit: Fit, draws: int = DRAWS, kind: str | None = None, seed: int =
         weights = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
         targets = np.broadcast_to(fitted + fit.residuals, (draws, n))
     else:
-        values = _WEBB if clusters < FEW_CLUSTERS else np.array([-1.0, 1.0])
+        multipliers = wild_multipliers(rng, draws, clusters) if multipliers is None else multipliers
         weights = np.ones((draws, n))
-        targets = fitted + corrected_residuals(fit, groups, 1.0) * rng.choice(values, size=(draws, clusters))[:, groups]
+        targets = fitted + corrected_residuals(fit, groups, 1.0) * multipliers[:, groups]
     chunk, start = max(1, _CHUNK // n), revived(fit.design, fit.theta[None])
     parts = []
     for i in range(0, draws, chunk):
@@ -104,6 +110,16 @@ def bootstrap(fit: Fit, draws: int = DRAWS, kind: str | None = None, seed: int =
     noise = rng.choice(corrected_residuals(fit, groups, 0.5), draws) * rng.choice([-1.0, 1.0], draws)
     unconverged = int(sum((~p.converged).sum() for p in parts))
     return Bootstrap(fit, kind, np.concatenate([p.theta for p in parts]), noise, clusters, unconverged)
+
+
+def cluster_names(fit: Fit) -> list[str]:
+    """The clusters of the fitted rows, in the order of the columns of ``multipliers``."""
+    return [str(name) for name in np.unique([r.cluster for r in fit.table.fitted])]
+
+
+def wild_multipliers(rng: np.random.Generator, draws: int, clusters: int) -> np.ndarray:
+    """(draws, clusters) weights of mean 0 and variance 1: two-point, of few clusters Webb's six-point ones."""
+    return rng.choice(_WEBB if clusters < FEW_CLUSTERS else np.array([-1.0, 1.0]), size=(draws, clusters))
 
 
 def jacobian(fit: Fit) -> np.ndarray:
