@@ -1,0 +1,385 @@
+"""Two sweeps as a compute multiplier at equal loss, the compute at which they cross, and their difference cell by cell.
+
+``analysis.pairing`` says what they share, ``analysis.plot_compare`` draws, ``analysis.compare`` is the command and the words.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from analysis import fit, intervals, load, pairing
+from analysis.laws import Cost, measured_cost, optimum
+
+REACH = 1e6  # a loss that takes more than a million times the largest compute is not reached
+BUDGETS = 25  # at which the multiplier is computed inside the shared range
+BEYOND = 8  # and on either side of it, up to 10 times away
+_BESIDE = 1.02  # the best N and D may lie this factor beside the outermost rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Side:
+    """One sweep's law as loss against compute.
+
+    ``line`` is (slope, level) of log D against log N where that line is followed; None for the compute-optimal frontier.
+    """
+
+    name: str
+    boot: intervals.Bootstrap
+    cost: Cost
+    line: tuple[float, float] | None = None
+
+    @property
+    def fit(self) -> fit.Fit:
+        return self.boot.fit
+
+    @property
+    def trained(self) -> tuple[float, float]:
+        """Least and largest FLOPs of the fitted rows."""
+        return self._range("flops")
+
+    @property
+    def among_runs(self) -> tuple[float, float] | None:
+        """The FLOPs over which the curve passes among the rows, in compute, N and D; None where it passes beside them."""
+        flops = np.geomspace(*self.trained, 500)
+        inside = np.ones(len(flops), bool)
+        for values, column in zip(self.point(self.fit.params, flops), ("n_params", "n_tokens"), strict=False):
+            lo, hi = self._range(column)
+            inside &= (values >= lo / _BESIDE) & (values <= hi * _BESIDE)
+        return (float(flops[inside][0]), float(flops[inside][-1])) if inside.sum() > 1 else None
+
+    def _range(self, column: str) -> tuple[float, float]:
+        values = self.fit.table.column(column).astype(float)
+        return float(values.min()), float(values.max())
+
+    def point(self, params: Mapping[str, Any], flops: Any) -> tuple[Any, Any, Any]:
+        """(N, D, L) at ``flops``; everything broadcasts."""
+        if self.line is None:
+            return optimum(params, flops, self.cost)
+        slope, level = self.line
+        n = np.exp((np.log(flops / self.cost.k) - level) / (self.cost.g + slope))
+        d = np.exp(level) * n**slope
+        return n, d, self.fit.law.loss(params, n, d)
+
+    def losses(self, params: Mapping[str, Any], flops: Any) -> Any:
+        """L at ``flops``; a draw whose exponent ran away has none (nan or infinite)."""
+        with np.errstate(all="ignore"):
+            return self.point(params, np.asarray(flops, float))[2]
+
+    def reach(self, params: Mapping[str, Any], loss: Any) -> np.ndarray:
+        """FLOPs at which the curve comes down to ``loss``, by bisection; infinite (0) where that is more than ``REACH`` times
+        above (below) what was trained, nan where the curve does not fall.
+        """
+        loss = np.asarray(loss, float)
+        low, high = (np.full(loss.shape, np.log(end)) for end in (self.trained[0] / REACH, self.trained[1] * REACH))
+        top, bottom = self.losses(params, np.exp(low)), self.losses(params, np.exp(high))
+        for _ in range(60):
+            middle = (low + high) / 2
+            above = self.losses(params, np.exp(middle)) > loss
+            low, high = np.where(above, middle, low), np.where(above, high, middle)
+        out = np.where(bottom > loss, np.inf, np.where(top < loss, 0.0, np.exp(high)))
+        return np.where(top > bottom, out, np.nan)
+
+
+@dataclasses.dataclass(frozen=True)
+class Crossover:
+    """Where the two curves cross.  ``inside``, ``outside`` and ``none`` are shares of draws: with a crossing of this direction
+    within the compute at which both curves pass among their runs (``shared``), only within 10 times of it, or neither.
+    """
+
+    flops: float | None
+    first_better_above: bool | None
+    interval: tuple[float, float] | None
+    inside: float
+    outside: float
+    none: float
+    shared: tuple[float, float] | None
+    identified: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """Runs of one N and D in both sweeps: mean loss of the second less that of the first, and what it means in compute."""
+
+    count: int
+    twins: int
+    clusters: int
+    moved: float  # largest difference of N that was corrected for, as a fraction
+    difference: float
+    interval: tuple[float, float] | None
+    multiplier: float | None
+    multiplier_interval: tuple[float, float] | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """Everything that the figure, the JSON and the words tell.
+
+    ``flops`` (budgets,) are FLOPs of the first sweep, ``inside`` is the slice of them where both curves pass among their runs;
+    the others are extrapolation.  ``draws`` (draws, budgets) are log multipliers of refits with the noise of twins redrawn together,
+    ``unpaired`` the same with all noise redrawn apart; where there are no twins they are one.
+    """
+
+    both: pairing.Comparable
+    sides: tuple[Side, Side]
+    flops: np.ndarray
+    inside: slice
+    log_multiplier: np.ndarray
+    draws: np.ndarray
+    unpaired: np.ndarray
+    twin_clusters: int
+    crossover: Crossover
+    cells: Cells | None
+    level: float
+    notes: tuple[str, ...]
+
+    @property
+    def paired(self) -> bool:
+        return self.twin_clusters > 0
+
+    def mean(self, draws: np.ndarray) -> tuple[float, tuple[float, float]]:
+        """Geometric mean of the multiplier over the shared range, with its interval."""
+        value = float(np.exp(self.log_multiplier[self.inside].mean()))
+        return value, _ends(np.exp(draws[:, self.inside].mean(1)), self.level)
+
+    @property
+    def change(self) -> tuple[float, tuple[float, float]]:
+        """The multiplier at the upper end of the shared range over that at the lower end, with its interval."""
+        point, draws = self.log_multiplier[self.inside], self.draws[:, self.inside]
+        with np.errstate(invalid="ignore"):
+            return float(np.exp(point[-1] - point[0])), _ends(np.exp(draws[:, -1] - draws[:, 0]), self.level)
+
+    @property
+    def constant(self) -> bool:
+        """Whether a multiplier that does not change with scale lies within the noise."""
+        lo, hi = self.change[1]
+        return lo <= 1 <= hi
+
+    def band(self, draws: np.ndarray) -> np.ndarray:
+        """(2, budgets): ends of the multiplier's interval at each budget."""
+        return np.array([_ends(np.exp(column), self.level) for column in draws.T]).T
+
+
+def _ends(values: np.ndarray, level: float) -> tuple[float, float]:
+    """The central interval of values some of which may be infinite; those that are nan (a curve that does not fall) are out."""
+    ordered = np.sort(values[~np.isnan(values)])
+    if not len(ordered):
+        return 0.0, float("inf")
+    at = [(1 - level) / 2 * (len(ordered) - 1), (1 + level) / 2 * (len(ordered) - 1)]
+    return float(ordered[int(np.floor(at[0]))]), float(ordered[int(np.ceil(at[1]))])
+
+
+def compare(
+    a: load.Table, b: load.Table, source: str | None = None, delta: float | None = None, level: float = intervals.LEVEL,
+    draws: int = intervals.DRAWS,
+) -> Comparison:  # fmt: skip
+    """How many times the compute of ``a`` sweep ``b`` needs.
+
+    Args:
+      a: the first sweep.
+      b: the one that is held against it.
+      source: of a mixture, on whose validation loss both are compared.
+      delta: of the Huber loss, as in ``fit.fit``.
+      level: of all intervals.
+      draws: bootstrap refits of each sweep.
+
+    Raises:
+      LoadError: losses that cannot be compared (``pairing.comparable``).
+      FitError: rows that cannot carry the law, or no loss that both sweeps reach within their compute.
+    """
+    both = pairing.comparable(a, b, source)
+    fits = fit.fit(both.a, delta=delta), fit.fit(both.b, delta=delta)
+    found = pairing.pairs(both)
+    twins = pairing.twin_clusters(both, found)
+    boot_a, boot_b, apart = _bootstraps(fits, twins, draws)
+    first, second = (
+        Side(name, boot, _cost(boot.fit.table), line)
+        for name, boot, line in zip(_names(a.source, b.source), (boot_a, boot_b), _lines(both), strict=True)
+    )
+    flops, inside, beside = _budgets(first, second)
+    params = (first.fit.params, second.fit.params), (_columns(boot_a), _columns(boot_b)), (_columns(boot_a), _columns(apart))
+    log_multipliers = [_log_multiplier(first, second, *some, flops) for some in params]
+    notes = [*both.notes, *_cautions((first, second)), *beside]
+    return Comparison(
+        both, (first, second), flops, inside, *log_multipliers, len(twins), _crossover(first, second, level),
+        _cells(both, found, second, level), level, tuple(notes),
+    )  # fmt: skip
+
+
+def _bootstraps(fits: tuple[fit.Fit, fit.Fit], twins: Mapping[str, str], draws: int) -> tuple[intervals.Bootstrap, ...]:
+    """Refits of the first, of the second with the noise of twins shared, and of the second alone."""
+    if not twins:
+        boots = [intervals.bootstrap(f, draws, seed=seed) for seed, f in enumerate(fits)]  # one seed would make them twins
+        return boots[0], boots[1], boots[1]
+    names = [intervals.cluster_names(f) for f in fits]
+    own = [intervals.wild_multipliers(np.random.default_rng(i), draws, len(names[i])) for i in (0, 1)]
+    shared = pairing.shared_multipliers(own[1], names[1], own[0], names[0], twins)
+    what = ((fits[0], own[0]), (fits[1], shared), (fits[1], own[1]))
+    return tuple(intervals.bootstrap(f, multipliers=m) for f, m in what)
+
+
+def _cost(table: load.Table) -> Cost:
+    return measured_cost(*(table.column(c).astype(float) for c in ("n_params", "n_tokens", "flops")))
+
+
+def _columns(boot: intervals.Bootstrap) -> dict[str, np.ndarray]:
+    return {name: values[:, None] for name, values in boot.params.items()}
+
+
+def _names(a: str, b: str) -> tuple[str, str]:
+    """The shortest ends of two paths that tell them apart."""
+    one, other = (pathlib.PurePath(p).with_suffix("") if p.endswith(".csv") else pathlib.PurePath(p) for p in (a, b))
+    for count in range(1, max(len(one.parts), len(other.parts)) + 1):
+        tails = "/".join(one.parts[-count:]), "/".join(other.parts[-count:])
+        if tails[0] != tails[1]:
+            return tails
+    return "first", "second"
+
+
+def _lines(both: pairing.Comparable) -> list[tuple[float, float] | None]:
+    """The line to follow for each table: none, or where one has tokens in step with parameters, its own or that one."""
+    own: list[tuple[float, float] | None] = []
+    for table in (both.a, both.b):
+        n, d = (np.log(table.column(c).astype(float)) for c in ("n_params", "n_tokens"))
+        collinear = abs(np.corrcoef(n, d)[0, 1]) > intervals.MAX_COLLINEAR
+        slope, level = np.polyfit(n, d, 1)
+        own.append((float(slope), float(level)) if collinear else None)
+    return [own[0] or own[1], own[1] or own[0]]
+
+
+def _budgets(first: Side, second: Side) -> tuple[np.ndarray, slice, list[str]]:
+    """FLOPs of the first sweep over the losses at which both curves pass among their runs, and up to 10 times beside; what to
+    know where they do not, and only compute is shared.
+
+    Raises:
+      FitError: no loss that both reach within the compute they were trained at.
+    """
+    notes = []
+    for side in (first, second):
+        if side.among_runs is None:
+            notes.append(f"{side.name}: its frontier passes beside its runs, which have other N or D: it is extrapolated")
+    for ranges in ([s.among_runs or s.trained for s in (first, second)], [first.trained, second.trained]):
+        ends = [[float(s.losses(s.fit.params, c)) for c in r] for s, r in zip((first, second), ranges, strict=True)]
+        top, bottom = min(e[0] for e in ends), max(e[1] for e in ends)
+        if bottom < top:
+            lo, hi = (float(first.reach(first.fit.params, loss)) for loss in (top, bottom))
+            below, above = np.geomspace(lo / intervals.FAR, lo, BEYOND + 1), np.geomspace(hi, hi * intervals.FAR, BEYOND + 1)
+            flops = np.concatenate([below[:-1], np.geomspace(lo, hi, BUDGETS), above[1:]])
+            return flops, slice(BEYOND, BEYOND + BUDGETS), notes
+        notes = ["at one loss the frontiers do not both pass among the runs that were trained: one of them is extrapolated"]
+    reached = [f"{s.name} {e[0]:.4g} down to {e[1]:.4g}" for s, e in zip((first, second), ends, strict=True)]
+    raise fit.FitError(
+        f"no loss that both sweeps reach within the compute they were trained at ({', '.join(reached)}): a multiplier would rest "
+        f"on extrapolation alone; train the worse one larger or the better one smaller"
+    )
+
+
+def _log_multiplier(first: Side, second: Side, params_a: Any, params_b: Any, flops: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return np.log(second.reach(params_b, first.losses(params_a, flops))) - np.log(flops)
+
+
+def _cautions(sides: tuple[Side, Side]) -> list[str]:
+    """Parameters that ran away, and lines in place of frontiers."""
+    out = [f"{s.name}: {edge}" for s in sides for edge in s.fit.edges]
+    for s in sides:
+        if s.line is not None:
+            ratio = np.exp(s.line[1] + (s.line[0] - 1) * np.log(s.fit.table.column("n_params").astype(float)).mean())
+            out.append(
+                f"{s.name} is followed along D = {ratio:.3g} N, where tokens in step with parameters leave no other way: this is "
+                f"no compute-optimal frontier"
+            )
+    return out
+
+
+# ---- crossover
+
+
+def _crossover(first: Side, second: Side, level: float) -> Crossover:
+    ranges = [s.among_runs or s.trained for s in (first, second)]
+    shared = max(r[0] for r in ranges), min(r[1] for r in ranges)
+    hull = min(r[0] for r in ranges), max(r[1] for r in ranges)
+    lo, hi = shared if shared[0] < shared[1] else hull
+    grid = np.linspace(np.log(lo / intervals.FAR), np.log(hi * intervals.FAR), 600)
+
+    def gaps(params_a: Any, params_b: Any) -> np.ndarray:
+        return np.atleast_2d(first.losses(params_a, np.exp(grid)) - second.losses(params_b, np.exp(grid)))
+
+    point = _roots(grid, gaps(first.fit.params, second.fit.params))[0]
+    middle = np.log(lo * hi) / 2
+    where, falling = min(point, key=lambda root: abs(root[0] - middle)) if point else (None, None)
+    found = []
+    for roots in _roots(grid, gaps(_columns(first.boot), _columns(second.boot))):
+        same = [x for x, direction in roots if falling is None or direction == falling]
+        found.append(min(same, key=lambda x: abs(x - (middle if where is None else where)), default=np.nan))
+    at = np.array(found)
+    have_shared = shared[0] < shared[1]
+    within = (at >= np.log(lo)) & (at <= np.log(hi)) & have_shared
+    inside, none = float(within.mean()), float(np.isnan(at).mean())
+    quoted = where is not None and none <= 1 - level
+    return Crossover(
+        None if where is None else float(np.exp(where)), falling, _ends(np.exp(at), level) if quoted else None,
+        inside, 1 - inside - none, none, shared if have_shared else None,
+        where is not None and bool(np.log(lo) <= where <= np.log(hi)) and inside >= level,
+    )  # fmt: skip
+
+
+def _roots(grid: np.ndarray, gaps: np.ndarray) -> list[list[tuple[float, bool]]]:
+    """For each lane of ``gaps`` (lanes, grid): where it changes sign, and whether it falls there; grid steps are a few percent
+    of compute, over which a gap is straight.
+    """
+    sign = np.sign(gaps)
+    lanes: list[list[tuple[float, bool]]] = [[] for _ in gaps]
+    for lane, i in np.argwhere(sign[:, 1:] * sign[:, :-1] < 0):
+        left, right = gaps[lane, i], gaps[lane, i + 1]
+        lanes[lane].append((float(grid[i] + (grid[i + 1] - grid[i]) * left / (left - right)), bool(left > 0)))
+    return lanes
+
+
+# ---- cell by cell
+
+
+def _cells(both: pairing.Comparable, found: list[pairing.Pair], second: Side, level: float) -> Cells | None:
+    """Differences of matched runs, without a law but for the slope that turns them into compute.
+
+    Where N differs, the second run is brought to the first one's N and D by its own law.  A difference of log compute is the
+    difference of loss over the slope of the second curve at the loss halfway, since along a curve E + K C^-gamma
+    log C changes by the difference of log(L - E) / gamma, and log((x + d) / (x - d)) is 2 d / x to third order.
+    """
+    if not found:
+        return None
+    rows, others, law, params = both.a.fitted, both.b.fitted, second.fit.law, second.fit.params
+    loss = np.array([[float(rows[p.i].loss or 0), float(others[p.j].loss or 0)] for p in found])
+    shape = [np.array([[r.n_params, r.n_tokens] for r in some]) for some in ([rows[p.i] for p in found], [others[p.j] for p in found])]
+    loss[:, 1] *= law.loss(params, *shape[0].T) / law.loss(params, *shape[1].T)
+    clusters = [rows[p.i].cluster for p in found]
+    difference, ends = _cluster_mean(loss[:, 1] - loss[:, 0], clusters, level)
+    at = second.reach(params, loss.mean(1))
+    step = 1e-3
+    with np.errstate(all="ignore"):
+        slope = (second.losses(params, at * np.exp(-step)) - second.losses(params, at * np.exp(step))) / (2 * step)
+        log_m = (loss[:, 1] - loss[:, 0]) / slope
+    good = bool(np.isfinite(log_m).all())
+    mean, mean_ends = _cluster_mean(log_m, clusters, level) if good else (0.0, None)
+    return Cells(
+        len(found), sum(p.twins for p in found), len(set(clusters)),
+        float(np.abs(shape[1][:, 0] / shape[0][:, 0] - 1).max()), difference, ends, float(np.exp(mean)) if good else None,
+        None if mean_ends is None else (float(np.exp(mean_ends[0])), float(np.exp(mean_ends[1]))),
+    )  # fmt: skip
+
+
+def _cluster_mean(values: np.ndarray, clusters: list[str], level: float) -> tuple[float, tuple[float, float] | None]:
+    """The mean and its interval by Student's t over clusters (Liang and Zeger 1986, with G / (G - 1)); none of one cluster."""
+    from scipy.special import stdtrit
+
+    mean, groups = float(values.mean()), np.unique(clusters, return_inverse=True)[1]
+    count = int(groups.max()) + 1
+    if count < 2:
+        return mean, None
+    sums = np.bincount(groups, values - mean)
+    half = float(stdtrit(count - 1, (1 + level) / 2) * np.sqrt(count / (count - 1) * np.sum(sums**2)) / len(values))
+    return mean, (mean - half, mean + half)
