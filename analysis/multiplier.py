@@ -120,8 +120,8 @@ class Comparison:
     """Everything that the figure, the JSON and the words tell.
 
     ``flops`` (budgets,) are FLOPs of the first sweep, ``inside`` is the slice of them where both curves pass among their runs;
-    the others are extrapolation.  ``draws`` (draws, budgets) are log multipliers of refits with the noise of twins redrawn together,
-    ``unpaired`` the same with all noise redrawn apart; where there are no twins they are one.
+    the others are extrapolation.  ``draws`` (draws, budgets) are log multipliers of refits with the noise of twins redrawn
+    together, ``unpaired`` the same with all noise redrawn apart; where there are no twins they are one.
     """
 
     both: pairing.Comparable
@@ -174,38 +174,34 @@ def _ends(values: np.ndarray, level: float) -> tuple[float, float]:
 
 
 def compare(
-    a: load.Table, b: load.Table, source: str | None = None, delta: float | None = None, level: float = intervals.LEVEL,
-    draws: int = intervals.DRAWS,
-) -> Comparison:  # fmt: skip
-    """How many times the compute of ``a`` sweep ``b`` needs.
+    both: pairing.Comparable, delta: float | None = None, level: float = intervals.LEVEL, draws: int = intervals.DRAWS
+) -> Comparison:
+    """How many times the compute of the first sweep the second needs.
 
     Args:
-      a: the first sweep.
-      b: the one that is held against it.
-      source: of a mixture, on whose validation loss both are compared.
+      both: the two tables, from ``pairing.comparable``.
       delta: of the Huber loss, as in ``fit.fit``.
       level: of all intervals.
       draws: bootstrap refits of each sweep.
 
     Raises:
-      LoadError: losses that cannot be compared (``pairing.comparable``).
       FitError: rows that cannot carry the law, or no loss that both sweeps reach within their compute.
     """
-    both = pairing.comparable(a, b, source)
     fits = fit.fit(both.a, delta=delta), fit.fit(both.b, delta=delta)
     found = pairing.pairs(both)
     twins = pairing.twin_clusters(both, found)
     boot_a, boot_b, apart = _bootstraps(fits, twins, draws)
     first, second = (
         Side(name, boot, _cost(boot.fit.table), line)
-        for name, boot, line in zip(_names(a.source, b.source), (boot_a, boot_b), _lines(both), strict=True)
+        for name, boot, line in zip(_names(both.a.source, both.b.source), (boot_a, boot_b), _lines(both), strict=True)
     )
     flops, inside, beside = _budgets(first, second)
-    params = (first.fit.params, second.fit.params), (_columns(boot_a), _columns(boot_b)), (_columns(boot_a), _columns(apart))
-    log_multipliers = [_log_multiplier(first, second, *some, flops) for some in params]
+    draws_a = _columns(boot_a)
+    point = _log_multiplier(first, second, first.fit.params, second.fit.params, flops)
+    together, unpaired = (_log_multiplier(first, second, draws_a, _columns(b), flops) for b in (boot_b, apart))
     notes = [*both.notes, *_cautions((first, second)), *beside]
     return Comparison(
-        both, (first, second), flops, inside, *log_multipliers, len(twins), _crossover(first, second, level),
+        both, (first, second), flops, inside, point, together, unpaired, len(twins), _crossover(first, second, level),
         _cells(both, found, second, level), level, tuple(notes),
     )  # fmt: skip
 
@@ -223,7 +219,7 @@ def _bootstraps(fits: tuple[fit.Fit, fit.Fit], twins: Mapping[str, str], draws: 
 
 
 def _cost(table: load.Table) -> Cost:
-    return measured_cost(*(table.column(c).astype(float) for c in ("n_params", "n_tokens", "flops")))
+    return measured_cost(*(list(table.column(c)) for c in ("n_params", "n_tokens", "flops")))
 
 
 def _columns(boot: intervals.Bootstrap) -> dict[str, np.ndarray]:
@@ -273,8 +269,8 @@ def _budgets(first: Side, second: Side) -> tuple[np.ndarray, slice, list[str]]:
         notes = ["at one loss the frontiers do not both pass among the runs that were trained: one of them is extrapolated"]
     reached = [f"{s.name} {e[0]:.4g} down to {e[1]:.4g}" for s, e in zip((first, second), ends, strict=True)]
     raise fit.FitError(
-        f"no loss that both sweeps reach within the compute they were trained at ({', '.join(reached)}): a multiplier would rest "
-        f"on extrapolation alone; train the worse one larger or the better one smaller"
+        f"no loss that both sweeps reach within the compute they were trained at ({', '.join(reached)}): a multiplier would "
+        f"rest on extrapolation alone; train the worse one larger or the better one smaller"
     )
 
 
@@ -290,8 +286,8 @@ def _cautions(sides: tuple[Side, Side]) -> list[str]:
         if s.line is not None:
             ratio = np.exp(s.line[1] + (s.line[0] - 1) * np.log(s.fit.table.column("n_params").astype(float)).mean())
             out.append(
-                f"{s.name} is followed along D = {ratio:.3g} N, where tokens in step with parameters leave no other way: this is "
-                f"no compute-optimal frontier"
+                f"{s.name} is followed along D = {ratio:.3g} N, where tokens in step with parameters leave no other way: "
+                f"this is no compute-optimal frontier"
             )
     return out
 
@@ -354,7 +350,10 @@ def _cells(both: pairing.Comparable, found: list[pairing.Pair], second: Side, le
         return None
     rows, others, law, params = both.a.fitted, both.b.fitted, second.fit.law, second.fit.params
     loss = np.array([[float(rows[p.i].loss or 0), float(others[p.j].loss or 0)] for p in found])
-    shape = [np.array([[r.n_params, r.n_tokens] for r in some]) for some in ([rows[p.i] for p in found], [others[p.j] for p in found])]
+    shape = [
+        np.array([[r.n_params, r.n_tokens] for r in some])
+        for some in ([rows[p.i] for p in found], [others[p.j] for p in found])
+    ]
     loss[:, 1] *= law.loss(params, *shape[0].T) / law.loss(params, *shape[1].T)
     clusters = [rows[p.i].cluster for p in found]
     difference, ends = _cluster_mean(loss[:, 1] - loss[:, 0], clusters, level)

@@ -65,13 +65,12 @@ def _member(member: runs.Member, source: str | None) -> Member:
         losses = {name: sources[source].get(name) for name in losses}
     mixture = data.get("mixture", [])
     total = sum(weight for _, weight in mixture)
+    order = {int(r["tokens"]): int(r["ids_hash"], 16) for r in runs.read_jsonl(member.path / runs.METRICS) if "ids_hash" in r}
     return Member(
         fingerprint=about.get("data_fingerprint"), store=" + ".join(str(s) for s, _ in mixture) or str(data.get("store", "")),
         shares=tuple(round(w / total, 9) for _, w in mixture),
         vocab=f"{data['vocab']}, {model.get('vocab_size')} ids" if "vocab" in data else "", context=model.get("context"),
-        val_windows=data.get("val_windows"), seed=config.get("seed"),
-        order={int(r["tokens"]): int(r["ids_hash"], 16) for r in runs.read_jsonl(member.path / runs.METRICS) if "ids_hash" in r},
-        **losses,
+        val_windows=data.get("val_windows"), seed=config.get("seed"), order=order, **losses,
     )  # fmt: skip
 
 
@@ -102,7 +101,7 @@ def comparable(a: load.Table, b: load.Table, source: str | None = None) -> Compa
     mean two texts, each with its own irreducible loss.
 
     Raises:
-      LoadError: the same rows twice, N or C that are counted differently, other texts, or no bits per byte where they are needed.
+      LoadError: the same rows twice, N or C counted differently, other texts, or no bits per byte where they are needed.
     """
     _check_definitions(a, b)
     first, second = members(a, source), members(b, source)
@@ -123,8 +122,8 @@ def comparable(a: load.Table, b: load.Table, source: str | None = None) -> Compa
         lacking = [f"{t.source}/{i}" for t, m in ((a, first), (b, second)) for i, x in m.items() if x.bpb is None]
         if lacking:
             raise load.LoadError(
-                f"{_both(a, b, told['vocab'], 'vocabulary')}: nats per token are not comparable, and {lacking[0]} has no val_bpb; "
-                f"train it again with this version"
+                f"{_both(a, b, told['vocab'], 'vocabulary')}: nats per token are not comparable, and {lacking[0]} has no "
+                f"val_bpb; train it again with this version"
             )
         notes.insert(0, f"{_both(a, b, told['vocab'], 'vocabulary')}: compared in bits per byte, if the text is the same")
         a, b = (_of_members(t, m, "bpb") for t, m in ((a, first), (b, second)))
@@ -132,14 +131,14 @@ def comparable(a: load.Table, b: load.Table, source: str | None = None) -> Compa
     if _differ(*told["fingerprint"]):
         stores = [_list(_values(m, "store")) for m in (first, second)]
         raise load.LoadError(
-            f"{_both(a, b, told['fingerprint'], 'data')} ({stores[0]} and {stores[1]}): losses on two texts are not comparable, each "
-            f"has its own irreducible loss; train both on one data.mixture of these stores with two weights and compare with "
-            f"--source, or give both as --csv where you know that the validation text is the same"
+            f"{_both(a, b, told['fingerprint'], 'data')} ({stores[0]} and {stores[1]}): losses on two texts are not "
+            f"comparable, each has its own irreducible loss; train both on one data.mixture of these stores with two weights and "
+            f"compare with --source, or give both as --csv where you know that the validation text is the same"
         )
     if source is None and _differ(shares := _values(first, "shares"), others := _values(second, "shares")):
         raise load.LoadError(
-            f"{a.source} and {b.source}: mixtures of other weights ({_list(shares)} and {_list(others)}), and the loss of a mixture "
-            f"is weighted as in training; compare on one of them with --source, such as --source {_source_names(a)[0]}"
+            f"{a.source} and {b.source}: mixtures of other weights ({_list(shares)} and {_list(others)}), and the loss of a "
+            f"mixture is weighted as in training; compare on one of them with --source, such as --source {_source_names(a)[0]}"
         )
     if not all(told["fingerprint"]):
         notes.append("not every member has a config.json: that all losses are measured on the same text is taken on trust")
