@@ -132,8 +132,8 @@ def comparable(a: load.Table, b: load.Table, source: str | None = None) -> Compa
         stores = [_list(_values(m, "store")) for m in (first, second)]
         raise load.LoadError(
             f"{_both(a, b, told['fingerprint'], 'data')} ({stores[0]} and {stores[1]}): losses on two texts are not "
-            f"comparable, each has its own irreducible loss; train both on one data.mixture of these stores with two weights and "
-            f"compare with --source, or give both as --csv where you know that the validation text is the same"
+            f"comparable, each has its own irreducible loss; train both on one data.mixture of these stores with two weights "
+            f"and compare with --source, or give both as --csv where you know that the validation text is the same"
         )
     if source is None and _differ(shares := _values(first, "shares"), others := _values(second, "shares")):
         raise load.LoadError(
@@ -184,7 +184,7 @@ def _list(values: set[Any]) -> str:
 
 
 def _both(a: load.Table, b: load.Table, values: tuple[set[Any], set[Any]], what: str) -> str:
-    return f"{a.source} has {what} {_list(values[0])}, {b.source} {_list(values[1])}"
+    return f"{a.source} has {what} {_list(values[0])}, {b.source} {what} {_list(values[1])}"
 
 
 def _source_names(table: load.Table) -> list[str]:

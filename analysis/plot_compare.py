@@ -101,9 +101,20 @@ def _draw_multiplier(ax: Axes, c: Comparison) -> None:
     first, second = (s.name for s in c.sides)
     ax.set(xscale="log", yscale="log", xlabel=f"C, training FLOPs of {first}", ylabel=f"compute of {second} over {first}")
     ax.set(title="Compute for equal loss", ylim=(min(ends) / 1.25, max(ends) * 1.25))
-    loss_axis(ax)
+    _multiplier_axis(ax)
     _flops_axis(ax)
     ax.legend(frameon=False, loc="best")
+
+
+def _multiplier_axis(ax: Axes) -> None:
+    """Plain numbers, 1 among them: three to a decade, or more where there is less than one."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    lo, hi = ax.get_ylim()
+    fine = [1.0, 1.5, 2.0, 3.0, 5.0, 7.0] if hi / lo > 2.5 else [float(v) for v in np.linspace(1, 9.75, 36)]
+    ax.yaxis.set_major_locator(LogLocator(subs=[1.0, 2.0, 5.0] if hi / lo > 12 else fine))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
 
 
 def _flops_axis(ax: Axes) -> None:
