@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from analysis import cli, pairing, plot_compare, words
-from analysis.multiplier import Cells, Comparison, Crossover, Side, compare
+from analysis.cells import Cells
+from analysis.multiplier import Comparison, Crossover, Side, compare
 from scaling import runs
 from scaling.units import format_count
 
@@ -81,9 +82,7 @@ def in_words(c: Comparison) -> list[str]:
             f"{words.number(row['multiplier'], 3)} {_between(row['interval'])}"
         )
     lo, hi = c.flops[c.inside][[0, -1]]
-    lines.append(
-        f"beyond {lo:.3g} to {hi:.3g} FLOPs of {first.name} one of the curves leaves the runs it was fitted to: extrapolation"
-    )
+    lines.append(f"beyond {lo:.3g} to {hi:.3g} FLOPs of {first.name} one of the curves leaves its runs: extrapolation")
     return [*lines, headline(c), _of_crossover(c.crossover, c), *_of_cells(c.cells, c)]
 
 
@@ -102,9 +101,12 @@ def headline(c: Comparison) -> str:
     value, ends = c.mean(c.draws)
     how = ""
     if c.paired:
-        how = f", {c.twin_clusters} {_clusters(c)} of twins redrawn together; apart {_between(c.mean(c.unpaired)[1])}"
+        alike = "" if c.twin_correlation is None else f" (residuals correlate {c.twin_correlation:.2f})"
+        how = f", {c.twin_clusters} {_clusters(c)} of twins{alike} redrawn together; apart {_between(c.mean(c.unpaired)[1])}"
     mean = f"{words.number(value, 3)} ({100 * c.level:g} % {_between(ends)}{how})"
     change, change_ends = c.change
+    if not c.verdict.identified:
+        return f"no multiplier of {second} over {first}: {words.verdict_words(c.verdict)}"
     if not c.constant:
         ends_of = [f"{words.number(np.exp(c.log_multiplier[c.inside][i]), 3)} at {c.flops[c.inside][i]:.3g}" for i in (0, -1)]
         return (
@@ -216,7 +218,8 @@ def to_json(c: Comparison) -> dict[str, Any]:
         "headline": {
             "multiplier": value, "interval": [_finite(v) for v in ends], "paired": c.paired,
             "interval_unpaired": [_finite(v) for v in c.mean(c.unpaired)[1]], "twin_clusters": c.twin_clusters,
-            "flops": [float(lo), float(hi)], "constant_within_noise": c.constant,
+            "twin_correlation": c.twin_correlation,
+            "flops": [float(lo), float(hi)], "constant_within_noise": c.constant, "verdict": dataclasses.asdict(c.verdict),
             "change": {"factor": change, "interval": [_finite(v) for v in change_ends]},
         },
         "budgets": to_rows(c, range(len(c.flops))),

@@ -1,6 +1,7 @@
-"""Two sweeps as a compute multiplier at equal loss, the compute at which they cross, and their difference cell by cell.
+"""Two sweeps as a compute multiplier at equal loss, and the compute at which they cross.
 
-``analysis.pairing`` says what they share, ``analysis.plot_compare`` draws, ``analysis.compare`` is the command and the words.
+``analysis.pairing`` says what they share, ``analysis.cells`` compares run by run, ``analysis.plot_compare`` draws, and
+``analysis.compare`` is the command and the words.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from analysis import fit, intervals, load, pairing
+from analysis import cells, fit, intervals, load, pairing
 from analysis.laws import Cost, measured_cost, optimum
 
 REACH = 1e6  # a loss that takes more than a million times the largest compute is not reached
+MAX_FACTOR = 4.0  # upper over lower end of the mean multiplier's interval: beyond it, nothing is known
 BUDGETS = 25  # at which the multiplier is computed inside the shared range
 BEYOND = 8  # and on either side of it, up to 10 times away
 _BESIDE = 1.02  # the best N and D may lie this factor beside the outermost rows
@@ -101,27 +103,14 @@ class Crossover:
     identified: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class Cells:
-    """Runs of one N and D in both sweeps: mean loss of the second less that of the first, and what it means in compute."""
-
-    count: int
-    twins: int
-    clusters: int
-    moved: float  # largest difference of N that was corrected for, as a fraction
-    difference: float
-    interval: tuple[float, float] | None
-    multiplier: float | None
-    multiplier_interval: tuple[float, float] | None
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison:
     """Everything that the figure, the JSON and the words tell.
 
     ``flops`` (budgets,) are FLOPs of the first sweep, ``inside`` is the slice of them where both curves pass among their runs;
     the others are extrapolation.  ``draws`` (draws, budgets) are log multipliers of refits with the noise of twins redrawn
-    together, ``unpaired`` the same with all noise redrawn apart; where there are no twins they are one.
+    together, ``unpaired`` the same with all noise redrawn apart; where there are no twins they are one.  ``twin_correlation``
+    is that of the residuals of twins.  ``doubts`` say why the curves should not be believed.
     """
 
     both: pairing.Comparable
@@ -132,10 +121,21 @@ class Comparison:
     draws: np.ndarray
     unpaired: np.ndarray
     twin_clusters: int
+    twin_correlation: float | None
     crossover: Crossover
-    cells: Cells | None
+    cells: cells.Cells | None
     level: float
     notes: tuple[str, ...]
+    doubts: tuple[str, ...]
+
+    @property
+    def verdict(self) -> intervals.Verdict:
+        """The multiplier is identified when both frontiers pass among runs at one loss, no parameter but E ran to an edge, and
+        the ends of its interval differ by less than a factor of 4.
+        """
+        lo, hi = self.mean(self.draws)[1]
+        wide = [] if hi <= MAX_FACTOR * lo else [f"its interval spans more than a factor of {MAX_FACTOR:g}"]
+        return intervals.Verdict(not (self.doubts or wide), (*self.doubts, *wide))
 
     @property
     def paired(self) -> bool:
@@ -199,10 +199,14 @@ def compare(
     draws_a = _columns(boot_a)
     point = _log_multiplier(first, second, first.fit.params, second.fit.params, flops)
     together, unpaired = (_log_multiplier(first, second, draws_a, _columns(b), flops) for b in (boot_b, apart))
-    notes = [*both.notes, *_cautions((first, second)), *beside]
+    edges = [(f"{s.name}: {edge}", _of_constant(s.fit, edge)) for s in (first, second) for edge in s.fit.edges]
+    doubts = [edge for edge, harmless in edges if not harmless] + beside
+    notes = [*both.notes, *(edge for edge, harmless in edges if harmless), *_of_lines((first, second))]
     return Comparison(
-        both, (first, second), flops, inside, point, together, unpaired, len(twins), _crossover(first, second, level),
-        _cells(both, found, second, level), level, tuple(notes),
+        both=both, sides=(first, second), flops=flops, inside=inside, log_multiplier=point, draws=together, unpaired=unpaired,
+        twin_clusters=len(twins), twin_correlation=_twin_correlation(fits, found),
+        crossover=_crossover(first, second, level, doubts), cells=cells.measure(both, found, second, level), level=level,
+        notes=tuple(notes), doubts=tuple(doubts),
     )  # fmt: skip
 
 
@@ -216,6 +220,11 @@ def _bootstraps(fits: tuple[fit.Fit, fit.Fit], twins: Mapping[str, str], draws: 
     shared = pairing.shared_multipliers(own[1], names[1], own[0], names[0], twins)
     what = ((fits[0], own[0]), (fits[1], shared), (fits[1], own[1]))
     return tuple(intervals.bootstrap(f, multipliers=m) for f, m in what)
+
+
+def _twin_correlation(fits: tuple[fit.Fit, fit.Fit], found: list[pairing.Pair]) -> float | None:
+    pairs = [(fits[0].residuals[p.i], fits[1].residuals[p.j]) for p in found if p.twins]
+    return float(np.corrcoef(np.array(pairs).T)[0, 1]) if len(pairs) > 2 else None
 
 
 def _cost(table: load.Table) -> Cost:
@@ -248,16 +257,17 @@ def _lines(both: pairing.Comparable) -> list[tuple[float, float] | None]:
 
 
 def _budgets(first: Side, second: Side) -> tuple[np.ndarray, slice, list[str]]:
-    """FLOPs of the first sweep over the losses at which both curves pass among their runs, and up to 10 times beside; what to
-    know where they do not, and only compute is shared.
+    """FLOPs of the first sweep over the losses at which both curves pass among their runs, and up to 10 times beside; why to
+    doubt them where they do not, and only compute is shared.
 
     Raises:
       FitError: no loss that both reach within the compute they were trained at.
     """
-    notes = []
-    for side in (first, second):
-        if side.among_runs is None:
-            notes.append(f"{side.name}: its frontier passes beside its runs, which have other N or D: it is extrapolated")
+    doubts = [
+        f"{s.name}: its frontier passes beside its runs, which have other N or D, and is extrapolated"
+        for s in (first, second)
+        if s.among_runs is None
+    ]
     for ranges in ([s.among_runs or s.trained for s in (first, second)], [first.trained, second.trained]):
         ends = [[float(s.losses(s.fit.params, c)) for c in r] for s, r in zip((first, second), ranges, strict=True)]
         top, bottom = min(e[0] for e in ends), max(e[1] for e in ends)
@@ -265,8 +275,8 @@ def _budgets(first: Side, second: Side) -> tuple[np.ndarray, slice, list[str]]:
             lo, hi = (float(first.reach(first.fit.params, loss)) for loss in (top, bottom))
             below, above = np.geomspace(lo / intervals.FAR, lo, BEYOND + 1), np.geomspace(hi, hi * intervals.FAR, BEYOND + 1)
             flops = np.concatenate([below[:-1], np.geomspace(lo, hi, BUDGETS), above[1:]])
-            return flops, slice(BEYOND, BEYOND + BUDGETS), notes
-        notes = ["at one loss the frontiers do not both pass among the runs that were trained: one of them is extrapolated"]
+            return flops, slice(BEYOND, BEYOND + BUDGETS), doubts
+        doubts = ["at no loss do both frontiers pass among their runs: one of them is extrapolated"]
     reached = [f"{s.name} {e[0]:.4g} down to {e[1]:.4g}" for s, e in zip((first, second), ends, strict=True)]
     raise fit.FitError(
         f"no loss that both sweeps reach within the compute they were trained at ({', '.join(reached)}): a multiplier would "
@@ -279,9 +289,14 @@ def _log_multiplier(first: Side, second: Side, params_a: Any, params_b: Any, flo
         return np.log(second.reach(params_b, first.losses(params_a, flops))) - np.log(flops)
 
 
-def _cautions(sides: tuple[Side, Side]) -> list[str]:
-    """Parameters that ran away, and lines in place of frontiers."""
-    out = [f"{s.name}: {edge}" for s in sides for edge in s.fit.edges]
+def _of_constant(fitted: fit.Fit, edge: str) -> bool:
+    """Whether an edge is that of a constant term: without E the rest is still a curve, without A or B it has no frontier."""
+    return any(t.variable is None and edge.startswith(f"{t.coefficient} ") for t in fitted.law.terms)
+
+
+def _of_lines(sides: tuple[Side, Side]) -> list[str]:
+    """What to know of lines in place of frontiers."""
+    out = []
     for s in sides:
         if s.line is not None:
             ratio = np.exp(s.line[1] + (s.line[0] - 1) * np.log(s.fit.table.column("n_params").astype(float)).mean())
@@ -295,7 +310,7 @@ def _cautions(sides: tuple[Side, Side]) -> list[str]:
 # ---- crossover
 
 
-def _crossover(first: Side, second: Side, level: float) -> Crossover:
+def _crossover(first: Side, second: Side, level: float, doubts: list[str]) -> Crossover:
     ranges = [s.among_runs or s.trained for s in (first, second)]
     shared = max(r[0] for r in ranges), min(r[1] for r in ranges)
     hull = min(r[0] for r in ranges), max(r[1] for r in ranges)
@@ -320,7 +335,7 @@ def _crossover(first: Side, second: Side, level: float) -> Crossover:
     return Crossover(
         None if where is None else float(np.exp(where)), falling, _ends(np.exp(at), level) if quoted else None,
         inside, 1 - inside - none, none, shared if have_shared else None,
-        where is not None and bool(np.log(lo) <= where <= np.log(hi)) and inside >= level,
+        not doubts and where is not None and bool(np.log(lo) <= where <= np.log(hi)) and inside >= level,
     )  # fmt: skip
 
 
@@ -334,51 +349,3 @@ def _roots(grid: np.ndarray, gaps: np.ndarray) -> list[list[tuple[float, bool]]]
         left, right = gaps[lane, i], gaps[lane, i + 1]
         lanes[lane].append((float(grid[i] + (grid[i + 1] - grid[i]) * left / (left - right)), bool(left > 0)))
     return lanes
-
-
-# ---- cell by cell
-
-
-def _cells(both: pairing.Comparable, found: list[pairing.Pair], second: Side, level: float) -> Cells | None:
-    """Differences of matched runs, without a law but for the slope that turns them into compute.
-
-    Where N differs, the second run is brought to the first one's N and D by its own law.  A difference of log compute is the
-    difference of loss over the slope of the second curve at the loss halfway, since along a curve E + K C^-gamma
-    log C changes by the difference of log(L - E) / gamma, and log((x + d) / (x - d)) is 2 d / x to third order.
-    """
-    if not found:
-        return None
-    rows, others, law, params = both.a.fitted, both.b.fitted, second.fit.law, second.fit.params
-    loss = np.array([[float(rows[p.i].loss or 0), float(others[p.j].loss or 0)] for p in found])
-    shape = [
-        np.array([[r.n_params, r.n_tokens] for r in some])
-        for some in ([rows[p.i] for p in found], [others[p.j] for p in found])
-    ]
-    loss[:, 1] *= law.loss(params, *shape[0].T) / law.loss(params, *shape[1].T)
-    clusters = [rows[p.i].cluster for p in found]
-    difference, ends = _cluster_mean(loss[:, 1] - loss[:, 0], clusters, level)
-    at = second.reach(params, loss.mean(1))
-    step = 1e-3
-    with np.errstate(all="ignore"):
-        slope = (second.losses(params, at * np.exp(-step)) - second.losses(params, at * np.exp(step))) / (2 * step)
-        log_m = (loss[:, 1] - loss[:, 0]) / slope
-    good = bool(np.isfinite(log_m).all())
-    mean, mean_ends = _cluster_mean(log_m, clusters, level) if good else (0.0, None)
-    return Cells(
-        len(found), sum(p.twins for p in found), len(set(clusters)),
-        float(np.abs(shape[1][:, 0] / shape[0][:, 0] - 1).max()), difference, ends, float(np.exp(mean)) if good else None,
-        None if mean_ends is None else (float(np.exp(mean_ends[0])), float(np.exp(mean_ends[1]))),
-    )  # fmt: skip
-
-
-def _cluster_mean(values: np.ndarray, clusters: list[str], level: float) -> tuple[float, tuple[float, float] | None]:
-    """The mean and its interval by Student's t over clusters (Liang and Zeger 1986, with G / (G - 1)); none of one cluster."""
-    from scipy.special import stdtrit
-
-    mean, groups = float(values.mean()), np.unique(clusters, return_inverse=True)[1]
-    count = int(groups.max()) + 1
-    if count < 2:
-        return mean, None
-    sums = np.bincount(groups, values - mean)
-    half = float(stdtrit(count - 1, (1 + level) / 2) * np.sqrt(count / (count - 1) * np.sum(sums**2)) / len(values))
-    return mean, (mean - half, mean + half)

@@ -65,10 +65,10 @@ def test_compute_counted_otherwise_scales_the_multiplier():
 def test_intervals_cover_and_twins_narrow_them():
     """Fails when twins are redrawn with weights of their own (the paired interval is then as wide), or intervals miss.
 
-    Of the noise nine tenths of the variance are common, as with shared data order; 90 % intervals should miss 2 of 16.
+    Of the noise nine tenths of the variance are common, as with shared data order; 90 % intervals should miss 1 of 12.
     """
     rng, hits, flat, widths = np.random.default_rng(3), 0, 0, []
-    for _ in range(16):
+    for _ in range(12):
         shared = 0.003 * rng.standard_normal(24)
         a, b = (table(x=s, y=s, noise=shared + 0.001 * rng.standard_normal(24), sizes=WIDE) for s in (1.0, 0.8))
         c = multiplier.compare(comparable(a, b, twins=True), 1e-2, draws=100)
@@ -77,7 +77,7 @@ def test_intervals_cover_and_twins_narrow_them():
         flat += c.constant
         widths.append([math.log(hi / lo) for lo, hi in ends])
     paired, unpaired = np.median(widths, axis=0)
-    assert hits >= 12 and flat >= 12
+    assert hits >= 9 and flat >= 9
     assert paired < 0.65 * unpaired
 
 
@@ -95,6 +95,19 @@ def test_equal_noise_cancels_only_between_twins():
     b = dataclasses.replace(b, rows=tuple(dataclasses.replace(r, seed=int(r.cluster == "trunk 2")) for r in b.rows))
     some = multiplier.compare(comparable(a, b, twins=True), 1e-2, draws=100)
     assert some.twin_clusters == 5 and some.cells.twins == 15 and some.cells.count == 18
+
+
+@pytest.mark.parametrize(
+    ("ratios", "noise", "words"),
+    [((200.0, 400.0, 800.0), 0.0, "passes beside its runs"), ((10.0, 20.0, 40.0), 0.05, "more than a factor of 4")],
+)
+def test_multipliers_that_rest_on_nothing(ratios, noise, words):
+    """Fails when frontiers far from every run, or an interval over orders of magnitude, end in a multiplier all the same."""
+    rng = np.random.default_rng(5)
+    a, b = (table(x=s, y=s, ratios=ratios, noise=noise * rng.standard_normal(18)) for s in (1.0, 0.9))
+    c = multiplier.compare(comparable(a, b), 1e-2, draws=100)
+    assert not c.verdict.identified and words in " ".join(c.verdict.reasons) and not c.crossover.identified
+    assert compare.headline(c).startswith("no multiplier of ")
 
 
 FLATTER = {"E": 1.0, "A": 28.0, "B": 680.0, "alpha": 0.5, "beta": 0.58}
@@ -227,7 +240,11 @@ def test_command_on_run_folders(tmp_path, capsys):
     a, b = folder(tmp_path / "x" / "ladder"), folder(tmp_path / "y" / "ladder", 1.01)
     assert compare.main(["--runs", str(a), "--against", str(b), "--out", str(tmp_path / "out"), "--draws", "100"]) == 0
     said = capsys.readouterr().out
-    assert "y/ladder needs" in said and "times the compute of x/ladder" in said and "4 trunks of twins redrawn together" in said
+    assert (
+        "y/ladder needs" in said
+        and "times the compute of x/ladder" in said
+        and "4 trunks of twins (residuals correlate 1.00) redrawn together" in said
+    )
     text = (tmp_path / "out" / "compare.json").read_text()
     found = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
     head = found["headline"]
@@ -237,10 +254,8 @@ def test_command_on_run_folders(tmp_path, capsys):
     assert found["cells"]["twins"] == 12 and found["first"]["law"]["form"] == "chinchilla"
     inside = [row for row in found["budgets"] if not row["extrapolated"]]
     assert head["flops"] == [inside[0]["flops"], inside[-1]["flops"]] and len(inside) == multiplier.BUDGETS
-    svg = (tmp_path / "out" / "compare.svg").read_bytes()
     assert (tmp_path / "out" / "compare.png").stat().st_size > 20_000
-    compare.main(["--runs", str(a), "--against", str(b), "--out", str(tmp_path / "out"), "--draws", "100"])
-    assert (tmp_path / "out" / "compare.svg").read_bytes() == svg
+    assert "Compute for equal loss" in (tmp_path / "out" / "compare.svg").read_text()
 
 
 def test_units_and_sources(tmp_path):
@@ -248,7 +263,8 @@ def test_units_and_sources(tmp_path):
     a = folder(tmp_path / "a")
     both = joined(a, folder(tmp_path / "b", 1.01, data="two", vocab="1024", vocab_size=1024))
     assert both.unit == pairing.BITS and not pairing.pairs(both) and "if the text is the same" in both.notes[0]
-    assert both.a.fitted[0].loss == pytest.approx(load.runs(a).fitted[0].loss / math.log(2))
+    for found, factor in ((both.a, 1.0), (both.b, 1.01)):
+        assert found.fitted[0].loss == pytest.approx(factor * load.runs(a).fitted[0].loss / math.log(2))
     mixtures = [
         folder(tmp_path / str(i), 1 + 0.01 * i, mixture=[["tokens/books", w], ["tokens/code", 1]]) for i, w in enumerate((3, 1))
     ]
