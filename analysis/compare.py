@@ -182,7 +182,7 @@ def caption(c: Comparison) -> str:
         f"Compute: {headline(c)}.",
         f"C{_of_crossover(c.crossover, c)[1:]}.",
         "Bands hold if the laws' form does; dashed lines are extrapolated.",
-        *(f"{note[0].upper()}{note[1:]}." for note in c.notes),
+        *(f"Note: {note}." for note in c.notes),
     ]
     return " ".join(parts)
 

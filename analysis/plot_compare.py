@@ -84,7 +84,7 @@ def _draw_losses(ax: Axes, c: Comparison) -> None:
 
 
 def _draw_multiplier(ax: Axes, c: Comparison) -> None:
-    """m(C) with its bands, solid inside the shared range."""
+    """m(C) with its bands, solid where both curves pass among their runs."""
     point, inside = np.exp(c.log_multiplier), c.inside
     lowest, highest = (f(point[inside]) for f in (np.min, np.max))
     limits = lowest / _TALLEST, highest * _TALLEST
@@ -96,11 +96,12 @@ def _draw_multiplier(ax: Axes, c: Comparison) -> None:
     ax.fill_between(c.flops, *band, color=COLOURS[1], alpha=0.10, lw=0)
     ax.fill_between(c.flops[inside], *band[:, inside], color=COLOURS[1], alpha=0.22, lw=0, label=label)
     ax.plot(c.flops, np.where(np.isfinite(point), point, np.nan), color=COLOURS[1], lw=1.2, ls="--")
-    ax.plot(c.flops[inside], point[inside], color=COLOURS[1], lw=2)
+    if not c.doubts:
+        ax.plot(c.flops[inside], point[inside], color=COLOURS[1], lw=2)
     ends = [*band[:, inside].ravel(), *(apart[:, inside].ravel() if c.paired else ()), 1.0]
     first, second = (s.name for s in c.sides)
-    ax.set(xscale="log", yscale="log", xlabel=f"C, training FLOPs of {first}", ylabel=f"compute of {second} over {first}")
-    ax.set(title="Compute for equal loss", ylim=(min(ends) / 1.25, max(ends) * 1.25))
+    ax.set(xscale="log", yscale="log", xlabel=f"C, training FLOPs of {first}", ylabel="compute multiplier")
+    ax.set(title=f"Compute of {second} over {first} at equal loss", ylim=(min(ends) / 1.25, max(ends) * 1.25))
     _multiplier_axis(ax)
     _flops_axis(ax)
     ax.legend(frameon=False, loc="best")

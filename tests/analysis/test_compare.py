@@ -255,7 +255,7 @@ def test_command_on_run_folders(tmp_path, capsys):
     inside = [row for row in found["budgets"] if not row["extrapolated"]]
     assert head["flops"] == [inside[0]["flops"], inside[-1]["flops"]] and len(inside) == multiplier.BUDGETS
     assert (tmp_path / "out" / "compare.png").stat().st_size > 20_000
-    assert "Compute for equal loss" in (tmp_path / "out" / "compare.svg").read_text()
+    assert "compute multiplier" in (tmp_path / "out" / "compare.svg").read_text()
 
 
 def test_units_and_sources(tmp_path):
