@@ -86,7 +86,7 @@ def _line(boot: intervals.Bootstrap, row: load.Row, level: float) -> dict[str, A
     fitted, p = boot.fit, intervals.predict(boot, row.n_params, row.n_tokens, row.flops, level)
     return {
         "kind": "prediction", "member": row.id, "n_params": row.n_params, "n_tokens": row.n_tokens, "loss": p.loss,
-        "interval": list(p.interval), "level": level, "law": {"form": fitted.law.name, "params": fitted.params},
+        "interval": list(p.interval), "level": level, "law": {"form": fitted.law.name, "params": words.params_json(boot)},
         "delta": fitted.delta, "n_definition": fitted.table.n_definition, "flops_convention": fitted.table.flops_convention,
         "n_rows": len(fitted.table.fitted), "sizes": fitted.table.sizes(), "table_hash": fitted.table.digest(),
         "extrapolation": p.extrapolation, "identified": p.verdict.identified, "reasons": list(p.verdict.reasons),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import fit, intervals, load, predict, words
+from analysis import fit, identify, intervals, load, predict, words
 from analysis.laws import Cost, Law, has_allocation, measured_cost, optimum
 
 CONVENTIONS = {
@@ -111,6 +111,8 @@ def frontier(story: Story, flops: np.ndarray) -> dict[str, np.ndarray]:
     law = story.boot.fit.law
     if not isinstance(law, Law):
         raise TypeError(f"{law.name}: a formula has no frontier in N and D")
+    if not words.quoted(story.boot.fit):  # the optimum lies beside the line on which the rows do
+        return {"flops": flops} | {name: np.full(flops.shape, np.nan) for name in ("n_params", "n_tokens", "loss", "lo", "hi")}
     n, d, loss = _best(law, story.boot.fit.params, flops, story.cost)
     with np.errstate(all="ignore"):  # a draw whose exponent ran away has no optimum; it is left out by nanquantile
         draws = _best(law, {k: v[:, None] for k, v in story.boot.params.items()}, flops, story.cost)[2]
@@ -151,12 +153,14 @@ def _of_the_law(story: Story, plain: bool) -> list[str]:
     if boot is None:
         return [f"No fit: {(story.no_fit or '').removeprefix(f'{story.table.source}: ')}."]
     values, greek = words.values(boot), {} if plain else {"alpha": "α", "beta": "β"}
-    each = [f"{greek.get(k, k)} = {words.number(values[k], 3)} {words.between(v)}" for k, v in boot.intervals(level).items()]
+    known = boot.intervals(level) if words.quoted(boot.fit) else {}
+    each = [f"{greek.get(k, k)} = {words.number(values[k], 3)} {words.between(v)}" for k, v in known.items()]
     if not plain:
         each = [text.replace(" ", "\u00a0") for text in each]  # a value stays on one line with its interval
     form = f"L = {words.equation(boot)}" if plain else words.latex(boot)
-    lacking = [what for what, v in intervals.judge_parameters(boot, level).items() if not v.identified]
-    out = [f"Law: {form} with {', '.join(each)} ({100 * level:g} %; {boot.words()}; Huber delta {boot.fit.delta:g})."]
+    lacking = [what for what, v in identify.judge_parameters(boot, level).items() if not v.identified]
+    with_values = f"with {', '.join(each)}" if each else "with values that are not quoted, since the rows do not determine them"
+    out = [f"Law: {form} {with_values} ({100 * level:g} %; {boot.words()}; Huber delta {boot.fit.delta:g})."]
     out.append(f"Not identified by these rows: {', '.join(lacking)}." if lacking else "E, the exponents and a are identified.")
     out.append("Bands hold if the law's form does.")
     if story.targets:

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from analysis import intervals, load
+from analysis import identify, intervals, load
+from analysis.fit import Fit
 from analysis.laws.formula import Formula
 from scaling.units import format_count
 
@@ -27,10 +28,13 @@ def between(ends: Sequence[float], digits: int = 3) -> str:
 def law(boot: intervals.Bootstrap, level: float) -> list[str]:
     """The equation, its parameters with intervals, how they came about, and the verdicts."""
     fit = boot.fit
-    ranges, c = boot.intervals(level), fit.certificate
+    ranges, c, quote = boot.intervals(level), fit.certificate, quoted(fit)
     lines = [f"L({', '.join(fit.law.variables)}) = {equation(boot)}   (nats per token; N: {fit.table.n_definition})"]
-    lines += [f"  {name:<6}= {number(values(boot)[name]):<10} {100 * level:g} % {between(ranges[name])}" for name in ranges]
-    if "a" in ranges:
+    if quote:
+        lines += [f"  {name:<6}= {number(values(boot)[name]):<10} {100 * level:g} % {between(ranges[name])}" for name in ranges]
+    else:
+        lines.append(f"  {', '.join(ranges)}: not quoted, since these rows do not determine them")
+    if quote and "a" in ranges:
         lines.append("  a = beta / (alpha + beta): at C = k N D the best N grows as C^a, the best D as C^(1-a)")
     again = f" and of {c.bumps} restarts from resampled rows {'one improved on them' if c.improved else 'none is lower'}"
     lines.append(
@@ -39,15 +43,27 @@ def law(boot: intervals.Bootstrap, level: float) -> list[str]:
         f"{again if c.bumps else ''}, gradient {c.gradient:.0e}"
     )
     lines.append(f"intervals: {boot.words()}" + (f"; {boot.unconverged} did not converge" if boot.unconverged else ""))
-    for what, verdict in intervals.judge_parameters(boot, level).items():
-        lines.append(f"{_NAMES[what]} {verdict_words(verdict)}")
+    lines.append(f"condition number of the scaled normal matrix {identify.condition(fit):.2g}{ridge(boot) if quote else ''}")
+    for what, verdict in identify.judge_parameters(boot, level).items():
+        lines.append(f"{_NAMES.get(what, f'{what}:')} {verdict_words(verdict)}")
     return lines
+
+
+def ridge(boot: intervals.Bootstrap) -> str:
+    """The pairs of parameters that trade against each other (rank correlation beyond 0.9), as the end of a sentence."""
+    pairs = [f"{a} and {b} {r:+.2f}" for (a, b), r in identify.correlations(boot).items() if abs(r) > 0.9]
+    return f"; parameters that move together (correlation over the refits): {', '.join(pairs)}" if pairs else ""
+
+
+def quoted(fit: Fit) -> bool:
+    """Whether the law's numbers may be shown: not where the rows cannot tell its terms apart."""
+    return not identify.inseparable(fit)
 
 
 _NAMES = {"E": "irreducible loss E:", "exponents": "exponents:", "a": "allocation exponent a:"}
 
 
-def verdict_words(verdict: intervals.Verdict) -> str:
+def verdict_words(verdict: identify.Verdict) -> str:
     """'identified', or 'NOT identified: ' and why."""
     return "identified" if verdict.identified else "NOT identified: " + "; ".join(verdict.reasons)
 
@@ -58,36 +74,45 @@ def values(boot: intervals.Bootstrap) -> dict[str, float]:
     return p | {name: float(v) for name, v in intervals.allocation(boot.fit.law, p).items()}
 
 
+def params_json(boot: intervals.Bootstrap) -> dict[str, float | None]:
+    """The parameters, every one None where they are not to be quoted."""
+    return {name: v if quoted(boot.fit) else None for name, v in boot.fit.params.items()}
+
+
 def latex(boot: intervals.Bootstrap) -> str:
     """The law with its numbers as mathtext, without a space, so that a caption does not break within it."""
     law = boot.fit.law
-    right = law.latex if isinstance(law, Formula) else law.right_side({k: number(v) for k, v in boot.fit.params.items()})
+    shown = {k: number(v) for k, v in boot.fit.params.items()} if quoted(boot.fit) else {}
+    right = law.latex if isinstance(law, Formula) else law.right_side(shown)
     return f"$L={right.replace(' ', '')}$"
 
 
 def equation(boot: intervals.Bootstrap) -> str:
-    """The right-hand side with its numbers."""
+    """The right-hand side with its numbers, or with names where those are not to be quoted."""
     law, p = boot.fit.law, boot.fit.params
     if isinstance(law, Formula):
         return law.latex
+    if not quoted(boot.fit):
+        return law.text({k: k for k in p})
     return law.text({k: number(v) if k in law.coefficients else f"{v:.4f}" for k, v in p.items()})
 
 
 def law_json(boot: intervals.Bootstrap, level: float) -> dict[str, Any]:
     """A fit as JSON types: everything that is needed to redo and to judge it."""
     fit = boot.fit
-    c = fit.certificate
+    c, quote = fit.certificate, quoted(boot.fit)
     return {
-        "form": fit.law.name, "latex": fit.law.latex, "params": fit.params, "level": level,
-        "intervals": {name: list(ends) for name, ends in boot.intervals(level).items()},
+        "form": fit.law.name, "latex": fit.law.latex, "params": params_json(boot), "quoted": quote, "level": level,
+        "intervals": {name: list(ends) if quote else None for name, ends in boot.intervals(level).items()},
         "objective": fit.objective, "objective_definition": "sum of Huber(delta) of log(predicted) - log(measured)",
         "delta": fit.delta, "residual_sd_log": fit.sigma, "n_rows": len(fit.residuals),
         "table_hash": fit.table.digest(),
         "certificate": {"starts": c.starts, "agreeing": c.agreeing, "gradient": c.gradient, "strict_minimum": c.convex,
                         "iterations": c.iterations, "bumps": c.bumps, "improved_by_bumps": c.improved},
-        "edges": list(fit.edges), "condition": intervals.condition(fit),
+        "edges": list(fit.edges) if quote else [], "condition": identify.condition(fit),
         "bootstrap": {"kind": boot.kind, "draws": len(boot.theta), "clusters": boot.clusters, "unconverged": boot.unconverged},
-        "verdicts": {what: dataclasses.asdict(v) for what, v in intervals.judge_parameters(boot, level).items()},
+        "correlations": {f"{a},{b}": r for (a, b), r in identify.correlations(boot).items()} if quote else None,
+        "verdicts": {what: dataclasses.asdict(v) for what, v in identify.judge_parameters(boot, level).items()},
     }  # fmt: skip
 
 

@@ -1,5 +1,8 @@
-"""Bootstraps against published standard errors, coverage on simulated ladders, and verdicts."""
+"""Bootstraps against published standard errors, coverage on simulated sweeps, and prediction intervals."""
 
+import importlib.util
+import pathlib
+import sys
 import time
 
 import numpy as np
@@ -7,6 +10,14 @@ import pytest
 import synthetic
 
 from analysis import fit, intervals, laws, load
+
+LARGE = {"E": 1.7, "A": 400.0, "B": 2000.0, "alpha": 0.35, "beta": 0.37}
+_spec = importlib.util.spec_from_file_location(
+    "interval_coverage", pathlib.Path(__file__).parents[2] / "benchmarks" / "interval_coverage.py"
+)
+interval_coverage = importlib.util.module_from_spec(_spec)
+sys.modules["interval_coverage"] = interval_coverage  # dataclasses look their module up
+_spec.loader.exec_module(interval_coverage)
 
 
 def ladder(rng, sizes=synthetic.SIZES[:5], shared=0.0, single=0.003):
@@ -30,7 +41,7 @@ def test_chinchilla_standard_errors(chinchilla):
         k: pytest.approx(v, rel=0.08 if k == "A" else 0.06) for k, v in expected.items()
     }
     assert errors["B"] == pytest.approx(1293.17, rel=0.25)
-    lo, hi = boot.intervals(0.95)["a"]
+    lo, hi = boot.interval(boot.values["a"], 0.95)  # the published ends are plain percentiles
     assert (lo, hi) == (pytest.approx(0.4805, abs=0.006), pytest.approx(0.5561, abs=0.006))
     assert seconds < 8  # 0.9 on a quiet core: 2,000 refits are batched
 
@@ -40,7 +51,7 @@ def test_refits_are_exact(chinchilla):
     f = fit.fit(chinchilla)
     boot = intervals.bootstrap(f, 20, seed=5)
     rng = np.random.default_rng(5)
-    weights = rng.multinomial(len(f.residuals), np.full(len(f.residuals), 1 / len(f.residuals)), size=20)
+    weights = rng.multinomial(len(f.residuals), np.full(len(f.residuals), 1 / len(f.residuals)), size=20)[:, f.rows.groups]
     rows = chinchilla.fitted
     for draw in (0, 7, 13):
         chosen = [rows[i] for i in np.repeat(np.arange(len(rows)), weights[draw])]
@@ -67,7 +78,7 @@ def test_wild_weights_are_shared_within_a_trunk():
 def test_coverage_on_ladders(shared, single):
     """Fails when residuals are not corrected for what the fit absorbs: coverage of 90 % intervals falls to about 60 to 75 %."""
     rng = np.random.default_rng(7)
-    runs, hits, exponent = 30, 0, 0
+    runs, hits, exponent = 25, 0, 0
     for _ in range(runs):
         boot = intervals.bootstrap(fit.fit(ladder(rng, shared=shared, single=single), delta=1e-2), 80)
         p = intervals.predict(boot, 195e3, 195e3 * 20)
@@ -90,35 +101,66 @@ def test_prediction_interval_includes_single_run_noise():
     assert half == pytest.approx(1.645 * 0.01, rel=0.25)
 
 
-def test_ladder_pins_the_prediction_and_not_e():
-    """Fails when the two are judged together: the default ladder predicts the next size and leaves E and alpha open."""
-    loose = 0
-    for seed in range(6):
-        boot = intervals.bootstrap(fit.fit(ladder(np.random.default_rng(seed)), delta=1e-2), 100)
-        assert intervals.predict(boot, 195e3, 195e3 * 40).verdict.identified
-        verdicts = intervals.judge_parameters(boot)
-        loose += not verdicts["E"].identified and not verdicts["exponents"].identified
-        assert verdicts["E"].identified or any("E may lie" in r for r in verdicts["E"].reasons)
-    assert loose >= 3  # a lucky draw of the noise can pin them
+def test_noise_follows_the_weights():
+    """Fails when a heavy row's residual is redrawn for a light run: rows of a tenth of the noise have 100 times the weight."""
+    n, d = (v.ravel() for v in np.meshgrid(np.geomspace(1e7, 1e9, 12), np.geomspace(1e9, 1e11, 10)))
+    sd = np.where(n > 1e8, 0.001, 0.01)
+    loss = laws.CHINCHILLA.loss(LARGE, n, d) * np.exp(sd * np.random.default_rng(0).standard_normal(len(n)))
+    weights = sd**-2.0
+    boot = intervals.bootstrap(fit.fit(load.table(n, d, loss), loss="squared", weights=weights), 400)
+    for weight, expected in ((1e4 / weights.mean(), 0.01), (1e6 / weights.mean(), 0.001)):
+        p = intervals.predict(boot, 1e8, 1e10, weight=weight)
+        assert (p.interval[1] - p.interval[0]) / 2 / p.loss == pytest.approx(1.645 * expected, rel=0.25)
 
 
-def test_chinchilla_is_identified(chinchilla):
-    """Fails when the rules are so strict that even 240 points over two decades do not pass, or the condition number is off."""
-    boot = intervals.bootstrap(fit.fit(chinchilla), 300)
-    assert all(v.identified for v in intervals.judge_parameters(boot).values())
-    assert intervals.condition(boot.fit) == pytest.approx(1.1e3, rel=0.05)
-    far = intervals.predict(boot, 70e9, 1.4e12)
-    assert far.far and far.extrapolation == pytest.approx(6 * 70e9 * 1.4e12 / chinchilla.column("flops").max())
+def test_whole_clusters_are_resampled():
+    """Fails when rows of one run are resampled apart: what a run's four rows share then counts four times."""
+    rng = np.random.default_rng(0)
+    n, d = (v.ravel() for v in np.meshgrid(np.geomspace(1e7, 1e10, 8), np.geomspace(1e10, 1e12, 5)))
+    n, d, run = np.repeat(n, 4), np.repeat(d, 4) * np.tile([0.25, 0.5, 0.75, 1.0], 40), np.repeat(np.arange(40), 4)
+    loss = laws.CHINCHILLA.loss(LARGE, n, d) * np.exp(0.005 * rng.standard_normal(40)[run] + 0.0005 * rng.standard_normal(160))
+    f = fit.fit(load.table(n, d, loss, [str(r) for r in run]))
+    boot = intervals.bootstrap(f, 200)
+    assert boot.kind == "case" and boot.clusters == 40 and boot.unconverged == 0
+    apart = intervals.bootstrap(fit.fit(load.table(n, d, loss)), 200)
+    assert boot.values["a"].std() > 1.4 * apart.values["a"].std()
 
 
-def test_tokens_in_step_with_parameters():
-    """Fails when D = 20 N in all rows yields exponents without complaint, or a prediction off that line."""
-    n = np.geomspace(1e7, 1e9, 12)
-    d = 20 * n * np.exp(0.005 * np.random.default_rng(1).standard_normal(12))
-    loss = laws.CHINCHILLA.loss({"E": 1.7, "A": 400.0, "B": 2000.0, "alpha": 0.35, "beta": 0.37}, n, d)
-    table = load.table(n, d, loss * np.exp(0.002 * np.random.default_rng(2).standard_normal(12)))
-    boot = intervals.bootstrap(fit.fit(table, delta=1e-2), 150)
-    for verdict in intervals.judge_parameters(boot).values():
-        assert not verdict.identified and "in step with parameters" in " ".join(verdict.reasons)
-    assert intervals.predict(boot, 1.5e9, 30e9).verdict.identified
-    assert not intervals.predict(boot, 1.5e9, 300e9).verdict.identified
+def test_given_multipliers_are_used():
+    """Fails when two fits that share their wild weights are redrawn apart: a comparison then loses its pairing."""
+    f = fit.fit(ladder(np.random.default_rng(1)), delta=1e-2)
+    names = intervals.cluster_names(f)
+    drawn = intervals.wild_multipliers(np.random.default_rng(3), 40, len(names))
+    one, other = (intervals.bootstrap(f, seed=s, multipliers=drawn) for s in (0, 1))
+    assert one.kind == "wild" and len(one.theta) == 40 and np.array_equal(one.theta, other.theta)
+    flipped = intervals.bootstrap(f, multipliers=-drawn)
+    shift, back = (b.fit.losses(b.theta, 1e5, 2e6) / f.expected(1e5, 2e6) - 1 for b in (one, flipped))
+    assert np.corrcoef(shift, back)[0, 1] < -0.9
+
+
+def test_bias_correction_moves_the_median_to_the_fit():
+    """Fails when the correction has the wrong sign, or is made for a wild bootstrap or at an edge."""
+    n, d = (v.ravel() for v in np.meshgrid(np.geomspace(1e7, 1e9, 7), np.geomspace(1e9, 1e11, 6)))
+    loss = laws.CHINCHILLA.loss(LARGE, n, d) * np.exp(0.005 * np.random.default_rng(4).standard_normal(len(n)))
+    boot = intervals.bootstrap(fit.fit(load.table(n, d, loss)), 300)
+    values = boot.params["alpha"]
+    for quantile in (0.35, 0.5, 0.6):
+        point = float(np.quantile(values, quantile))
+        assert np.median(boot.unbiased(values, point)) == pytest.approx(
+            np.quantile(values, 2 * quantile - 0.5), abs=0.15 * values.std()
+        )
+        wild = load.dataclasses.replace(boot, kind="wild")
+        assert wild.interval(values, 0.9, point) == wild.interval(values, 0.9)
+    plain = boot.unbiased(values, float(np.median(values)))
+    assert np.allclose(np.quantile(plain, [0.1, 0.9]), np.quantile(values, [0.1, 0.9]), atol=0.05 * values.std())
+
+
+def test_coverage_of_95_percent_intervals():
+    """Fails when intervals of a 5 x 5 grid at default settings cover too little: 40 sweeps of which 95 % hit have at least 33
+    hits with probability 0.9999 each (binomial), and the mean over seven correlated quantities at least 35 of 40.
+
+    A thousand sweeps: ``python benchmarks/interval_coverage.py``; the wild bootstrap covers 88 % here.
+    """
+    found = interval_coverage.hits(interval_coverage.design("grid"), 40, 150, (0.95, 0.6))
+    assert found[0].min() >= 33 and found[0].mean() >= 35.5
+    assert found[1].mean() <= 34  # and not because they are far too wide: 60 % ones hit 24 on average

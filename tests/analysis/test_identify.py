@@ -1,0 +1,96 @@
+"""Verdicts: what rows identify, and what must not be quoted at all."""
+
+import json
+
+import numpy as np
+import pytest
+from test_intervals import ladder
+
+from analysis import fit, identify, intervals, laws, load, story, words
+
+PARAMS = {"E": 1.7, "A": 400.0, "B": 2000.0, "alpha": 0.35, "beta": 0.37}
+
+
+def in_step(jitter=0.0, noise=0.002, rows=12):
+    """D = 20 N in all rows."""
+    n = np.geomspace(1e7, 1e9, rows)
+    d = 20 * n * np.exp(jitter * np.random.default_rng(1).standard_normal(rows))
+    loss = laws.CHINCHILLA.loss(PARAMS, n, d)
+    return load.table(n, d, loss * np.exp(noise * np.random.default_rng(2).standard_normal(rows)))
+
+
+def test_ladder_pins_the_prediction_and_not_e():
+    """Fails when the two are judged together: the default ladder predicts the next size and leaves E and alpha open."""
+    loose = 0
+    for seed in range(6):
+        boot = intervals.bootstrap(fit.fit(ladder(np.random.default_rng(seed)), delta=1e-2), 100)
+        assert intervals.predict(boot, 195e3, 195e3 * 40).verdict.identified
+        verdicts = identify.judge_parameters(boot)
+        loose += not verdicts["E"].identified and not verdicts["exponents"].identified
+        assert verdicts["E"].identified or any("E may lie" in r for r in verdicts["E"].reasons)
+        assert verdicts["E"].quote
+    assert loose >= 3  # a lucky draw of the noise can pin them
+
+
+def test_chinchilla_is_identified(chinchilla):
+    """Fails when the rules are so strict that even 240 points over two decades do not pass, or the condition number is off."""
+    boot = intervals.bootstrap(fit.fit(chinchilla), 300)
+    assert all(v.identified and v.quote for v in identify.judge_parameters(boot).values())
+    assert identify.condition(boot.fit) == pytest.approx(1.1e3, rel=0.05)
+    far = intervals.predict(boot, 70e9, 1.4e12)
+    assert far.far and far.extrapolation == pytest.approx(6 * 70e9 * 1.4e12 / chinchilla.column("flops").max())
+
+
+def test_the_ridge_is_named(chinchilla):
+    """Fails when correlations are paired with the wrong names: E trades against A and alpha, and leaves a alone."""
+    boot = intervals.bootstrap(fit.fit(chinchilla), 300)
+    found = identify.correlations(boot)
+    assert found["A", "alpha"] > 0.95 and found["B", "beta"] > 0.95
+    assert found["E", "alpha"] > 0.45 and abs(found["E", "a"]) < 0.2
+    assert found["alpha", "beta"] == pytest.approx(_spearman(boot.params["alpha"], boot.params["beta"]), abs=1e-9)
+    assert "A and alpha +0.9" in words.ridge(boot) or "A and alpha +1.00" in words.ridge(boot)
+
+
+def _spearman(x, y):
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(x, y).statistic)
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.005])
+@pytest.mark.parametrize("noise", [0.0, 0.002])
+def test_collinear_rows_are_refused(jitter, noise):
+    """Fails when D = 20 N in all rows yields exponents, or a prediction off that line; those on it must remain."""
+    boot = intervals.bootstrap(fit.fit(in_step(jitter, noise), delta=1e-2), 100)
+    for verdict in identify.judge_parameters(boot).values():
+        assert not verdict.identified and not verdict.quote and "in step with parameters" in " ".join(verdict.reasons)
+    on_line = intervals.predict(boot, 1.5e9, 30e9)
+    assert on_line.verdict.identified
+    assert on_line.loss == pytest.approx(float(laws.CHINCHILLA.loss(PARAMS, 1.5e9, 30e9)), rel=0.02)
+    assert not intervals.predict(boot, 1.5e9, 300e9).verdict.identified
+
+
+def test_refused_numbers_appear_nowhere():
+    """Fails when words, JSON, equation or caption of a collinear sweep still show an exponent, a coefficient or E."""
+    table = in_step(0.005)
+    boot = intervals.bootstrap(fit.fit(table, delta=1e-2), 100)
+    said = "\n".join(words.law(boot, 0.9)) + words.equation(boot) + words.latex(boot)
+    content = words.law_json(boot, 0.9)
+    told = story.tell(table, [], [], 1e-2, 0.9, 100)
+    caption = story.caption(told) + story.caption(told, plain=True)
+    assert "not quoted" in said and "not quoted" in caption and content["quoted"] is False
+    assert set(content["params"].values()) == set(content["intervals"].values()) == {None}
+    band = story.frontier(told, np.array([1e18]))
+    assert np.isnan(band["n_params"]).all() and np.isnan(band["loss"]).all()
+    for name, value in boot.fit.params.items():
+        for digits in (3, 4):
+            assert words.number(value, digits) not in said + caption + json.dumps(content), name
+
+
+def test_one_variable_laws_stand_on_the_line():
+    """Fails when L(N) of a ladder with D = 20 N is refused too: it is the law that such a ladder can carry."""
+    n = np.geomspace(1e6, 1e10, 30)
+    loss = laws.PARAMS.loss(PARAMS, n, 20 * n) * np.exp(0.001 * np.random.default_rng(0).standard_normal(30))
+    f = fit.fit(load.table(n, 20 * n, loss), laws.PARAMS)
+    assert not identify.inseparable(f)
+    assert identify.judge_parameters(intervals.bootstrap(f, 100))["exponents"].identified
