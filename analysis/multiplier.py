@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import cells, fit, identify, intervals, load, pairing
+from analysis import cells, checks, fit, identify, intervals, load, pairing
 from analysis.laws import CHINCHILLA, Cost, measured_cost, optimum
 
 REACH = 1e6  # a loss that takes more than a million times the largest compute is not reached
@@ -250,7 +250,7 @@ def _lines(both: pairing.Comparable) -> list[tuple[float, float] | None]:
     own: list[tuple[float, float] | None] = []
     for table in (both.a, both.b):
         n, d = (np.log(table.column(c).astype(float)) for c in ("n_params", "n_tokens"))
-        collinear = abs(np.corrcoef(n, d)[0, 1]) > identify.MAX_COLLINEAR
+        collinear = abs(np.corrcoef(n, d)[0, 1]) > checks.MAX_COLLINEAR
         slope, level = np.polyfit(n, d, 1)
         own.append((float(slope), float(level)) if collinear else None)
     return [own[0] or own[1], own[1] or own[0]]
