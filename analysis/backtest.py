@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from analysis import fit as fitting
-from analysis.fit import Fit, FitError, Rows
+from analysis.fit import AnyLaw, Fit, FitError, Rows
 from analysis.intervals import FEW_CLUSTERS, LEVEL, bootstrap
-from analysis.laws import CHINCHILLA, SURFACES, Law
+from analysis.laws import CHINCHILLA, SURFACES
 from analysis.load import Table
 from analysis.newton import minimise
 from scaling.units import format_count
@@ -56,7 +56,7 @@ class BackTest:
       half: half of its width.
     """
 
-    law: Law
+    law: AnyLaw
     kind: str
     level: float
     origins: tuple[Origin, ...]
@@ -129,7 +129,7 @@ class BackTest:
 
 
 def expanding(
-    table: Table, law: Law = CHINCHILLA, quantiles: Sequence[float] = QUANTILES, delta: float | None = None,
+    table: Table, law: AnyLaw = CHINCHILLA, quantiles: Sequence[float] = QUANTILES, delta: float | None = None,
     weights: np.ndarray | None = None, draws: int = 0, level: float = LEVEL, splits: Sequence[Origin] | None = None,
 ) -> BackTest:  # fmt: skip
     """Fits below each origin and scores everything beyond it.
@@ -152,7 +152,7 @@ def expanding(
 
 
 def leave_largest_out(
-    table: Table, law: Law = CHINCHILLA, delta: float | None = None, weights: np.ndarray | None = None, draws: int = DRAWS,
+    table: Table, law: AnyLaw = CHINCHILLA, delta: float | None = None, weights: np.ndarray | None = None, draws: int = DRAWS,
     level: float = LEVEL,
 ) -> BackTest:  # fmt: skip
     """Fits all sizes but the largest and scores that one; arguments and errors as ``expanding``."""
@@ -168,8 +168,8 @@ def origins(table: Table, quantiles: Sequence[float] = QUANTILES) -> tuple[Origi
     """
     if _is_ladder(table):
         return _usable(table, [_by_size(table, n) for n in table.sizes()[:-1]])
-    log_c = np.log(table.column("flops"))
-    cuts = np.unique(np.quantile(log_c, quantiles)) if len(log_c) else []
+    log_c = np.log(table.column("flops").astype(float))
+    cuts = np.unique(np.quantile(log_c, quantiles)) if len(log_c) else np.empty(0)
     found = [Origin(f"C up to {format_count(float(np.exp(cut)))}", log_c <= cut, log_c > cut) for cut in cuts]
     return _usable(table, found)
 
@@ -204,14 +204,15 @@ def _enough(table: Table, keep: np.ndarray) -> bool:
 
 
 def _test(
-    table: Table, law: Law, kind: str, found: tuple[Origin, ...], delta: float | None, weights: np.ndarray | None, draws: int,
-    level: float,
+    table: Table, law: AnyLaw, kind: str, found: tuple[Origin, ...], delta: float | None, weights: np.ndarray | None,
+    draws: int, level: float,
 ) -> BackTest:  # fmt: skip
     too_few = FitError(
         f"{table.source}: {len(table.fitted)} rows of {len(table.sizes())} sizes are too few for a back-test: below a split "
-        f"there must be {MIN_ROWS} rows with {MIN_VALUES} sizes and {MIN_VALUES} token counts, and beyond it a row whose own run "
-        f"can be left out of them"
+        f"there must be {MIN_ROWS} rows with {MIN_VALUES} sizes and {MIN_VALUES} token counts, and beyond it a row whose own "
+        f"run can be left out of them"
     )
+    found = tuple(o for o in found if o.below.sum() >= len(law.parameters) + 2)
     if not found:
         raise too_few
     rows = fitting.rows_of(table, law, weights)
@@ -224,7 +225,7 @@ def _test(
 
 
 def _score(
-    table: Table, rows: Rows, law: Law, number: int, origin: Origin, delta: float, draws: int, level: float
+    table: Table, rows: Rows, law: AnyLaw, number: int, origin: Origin, delta: float, draws: int, level: float
 ) -> tuple[np.ndarray, ...]:
     """Origin, row, distance, predicted, measured, middle and half of every row beyond one origin."""
     part = fitting.fit_rows(subset(rows, origin.below), law, delta)

@@ -27,7 +27,6 @@ from analysis import backtest
 from analysis.backtest import BackTest
 from analysis.fit import FitError
 from analysis.intervals import LEVEL, Bootstrap, Prediction
-from analysis.laws import Law
 
 GROWTH = 0.4
 
@@ -104,14 +103,13 @@ def calibrate(boot: Bootstrap, level: float = LEVEL, draws: int = backtest.DRAWS
       draws: bootstrap refits per origin.
     """
     fit = boot.fit
-    assert isinstance(fit.law, Law)
     try:
         test = backtest.expanding(fit.table, fit.law, delta=fit.delta, weights=fit.rows.weights, draws=draws, level=level)
     except FitError as error:
         return Calibration(
             level, 1.0, None, (f"the band is not calibrated: {error}; bands that are not are mostly too narrow",)
         )
-    cautions = ()
+    cautions: tuple[str, ...] = ()
     if (m := len(test.by_origin)) < len(backtest.QUANTILES):
         cautions = (f"calibrated on {m} origin{'s' * (m > 1)} only, which is why it may widen the band more than it need",)
     return Calibration(level, factor(test, float(np.quantile(np.abs(boot.noise), level))), test, cautions)

@@ -15,8 +15,8 @@ import numpy as np
 
 from analysis import backtest
 from analysis.backtest import BackTest
-from analysis.fit import Fit, FitError, check_rows, fit
-from analysis.laws import SURFACES, Law
+from analysis.fit import AnyLaw, Fit, FitError, check_rows, fit
+from analysis.laws import SURFACES
 from analysis.load import Table
 
 BLEND_POWER = 4
@@ -26,7 +26,7 @@ BLEND_POWER = 4
 class Candidate:
     """One form on the whole table and in the back-test."""
 
-    law: Law
+    law: AnyLaw
     fit: Fit
     test: BackTest | None  # None where the table is too small for one
     error: float  # mean over origins of the mean |log error|; nan without a back-test
@@ -47,7 +47,7 @@ class Choice:
         return self.candidates[0]
 
     @property
-    def law(self) -> Law:
+    def law(self) -> AnyLaw:
         return self.chosen.law
 
     @property
@@ -57,7 +57,10 @@ class Choice:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Each form's part in the blend: its back-test error to the -4; none of flagged ones, all of the chosen without a test."""
+        """Each form's part of the blend, by its back-test error to the -4.
+
+        Flagged forms have none while there are others; without a back-test the chosen form has all.
+        """
         able = [c for c in self.candidates if c.test is not None and (not c.flags or self.chosen.flags)]
         weights = {c.law.name: c.error**-BLEND_POWER for c in able} or {self.law.name: 1.0}
         return {name: w / sum(weights.values()) for name, w in weights.items()}
@@ -96,7 +99,7 @@ class Choice:
 
 
 def choose(
-    table: Table, forms: Mapping[str, Law] = SURFACES, delta: float | None = None, weights: np.ndarray | None = None
+    table: Table, forms: Mapping[str, AnyLaw] = SURFACES, delta: float | None = None, weights: np.ndarray | None = None
 ) -> Choice:
     """Chooses among ``forms`` on the fitted rows of ``table``.
 

@@ -127,7 +127,12 @@ class Score:
 
 
 def score(name: str, train: load.Table, test: load.Table) -> Score:
-    """Everything is decided on ``train``; ``test`` is looked at last."""
+    """Everything is decided on ``train``; ``test`` is looked at last.
+
+    Raises:
+      FitError: ``train`` does not carry the separable law.
+    """
+    fit.check_rows(train)
     start = time.process_time()
     found = choice.choose(train)
     seconds = time.process_time() - start
