@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from analysis import cells, fit, identify, intervals, load, pairing
-from analysis.laws import Cost, measured_cost, optimum
+from analysis.laws import CHINCHILLA, Cost, measured_cost, optimum
 
 REACH = 1e6  # a loss that takes more than a million times the largest compute is not reached
 MAX_FACTOR = 4.0  # upper over lower end of the mean multiplier's interval: beyond it, nothing is known
@@ -65,7 +65,7 @@ class Side:
         slope, level = self.line
         n = np.exp((np.log(flops / self.cost.k) - level) / (self.cost.g + slope))
         d = np.exp(level) * n**slope
-        return n, d, self.fit.law.loss(params, n, d)
+        return n, d, CHINCHILLA.loss(params, n, d)
 
     def losses(self, params: Mapping[str, Any], flops: Any) -> Any:
         """L at ``flops``; a draw whose exponent ran away has none (nan or infinite)."""
@@ -291,7 +291,7 @@ def _log_multiplier(first: Side, second: Side, params_a: Any, params_b: Any, flo
 
 def _of_constant(fitted: fit.Fit, edge: str) -> bool:
     """Whether an edge is that of a constant term: without E the rest is still a curve, without A or B it has no frontier."""
-    return any(t.variable is None and edge.startswith(f"{t.coefficient} ") for t in fitted.law.terms)
+    return edge.startswith(f"{fitted.law.floor} ")
 
 
 def _of_lines(sides: tuple[Side, Side]) -> list[str]:
