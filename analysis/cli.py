@@ -11,16 +11,23 @@ import sys
 from collections.abc import Callable
 
 from analysis import load
-from analysis.fit import FitError
+from analysis.estimate import AUTO, Settings
+from analysis.fit import LOSSES, FitError
 from analysis.intervals import DRAWS, LEVEL
+from analysis.laws import LAWS, SURFACES
 from scaling import cli, flops
 
 MIN_DRAWS = 100  # fewer say nothing of the ends of an interval
 
 
-def parser(prog: str, description: str, sweep: bool = False) -> cli.Parser:
-    """An argument parser with the source, output and fit arguments of every analysis command; ``sweep``: a sweep file is a
-    source as well.
+def parser(prog: str, description: str, sweep: bool = False, forms: bool = False) -> cli.Parser:
+    """An argument parser with the source, output and fit arguments of every analysis command.
+
+    Args:
+      prog: the command's name.
+      description: its help.
+      sweep: whether a sweep file is a source as well.
+      forms: whether the law, the loss and weights can be chosen (``settings``).
     """
     out = cli.Parser(prog=f"python -m analysis.{prog}", description=description)
     source = out.add_mutually_exclusive_group(required=True)
@@ -48,9 +55,28 @@ def parser(prog: str, description: str, sweep: bool = False) -> cli.Parser:
     out.add_argument("--flops", choices=flops.CONVENTIONS, default=convention, help=counted)
     delta = "where the Huber loss of log loss turns absolute (default: 1e-3 for a CSV, 1e-2 for runs)"
     out.add_argument("--delta", type=_positive, help=delta)
+    if forms:
+        _add_forms(out)
     out.add_argument("--level", type=_level, default=LEVEL, help="of all intervals (default: %(default)s)")
     out.add_argument("--draws", type=_draws, default=DRAWS, help="bootstrap refits (default: %(default)s)")
     return out
+
+
+def _add_forms(out: cli.Parser) -> None:
+    out.add_argument(
+        "--law", choices=(AUTO, *LAWS), default=AUTO,
+        help=f"the form of the law (default: {AUTO}, the one of {', '.join(SURFACES)} that best predicts what is held out "
+        "inside the table)",
+    )  # fmt: skip
+    loss = "of log loss, summed over rows (default: %(default)s)"
+    out.add_argument("--loss", choices=tuple(LOSSES), default="huber", help=loss)
+    weighted = "weigh rows by the noise that their seeds or a column of standard errors tell"
+    out.add_argument("--weighted", action="store_true", help=weighted)
+
+
+def settings(args: argparse.Namespace) -> Settings:
+    """How to fit, from the arguments of a parser with ``forms``."""
+    return Settings(args.law, args.loss, args.delta, args.weighted, args.level, args.draws)
 
 
 def _number(text: str, good: Callable[[float], bool], must: str) -> float:

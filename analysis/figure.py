@@ -228,6 +228,7 @@ def _draw_law(ax: Axes, story: Story, sizes: Sizes) -> None:
         ax.plot(flops, loss, color=sizes.colour(n), lw=1.1, alpha=0.85, zorder=2)
     flops = np.geomspace(lo, hi, 80)
     band = frontier(story, flops)
+    ax.fill_between(flops, band["calibrated_lo"], band["calibrated_hi"], color="black", alpha=0.07, lw=0, zorder=1)
     ax.fill_between(flops, band["lo"], band["hi"], color="black", alpha=0.13, lw=0, zorder=1)
     ax.plot(flops, band["loss"], color="black", lw=1.8, ls="--", zorder=5)
     ax.set_xlim(lo, hi)

@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _plot(argv: list[str] | None) -> None:
     assert __doc__ is not None
-    args = cli.parser("plot_scaling", __doc__).parse_args(argv)
+    args = cli.parser("plot_scaling", __doc__, forms=True).parse_args(argv)
     table = cli.table(args)
     curves = load.curves(args.runs, table) if args.runs else []
     lines = list(runs.read_jsonl(pathlib.Path(args.runs) / runs.PREDICTIONS)) if args.runs else []
@@ -33,7 +33,7 @@ def _plot(argv: list[str] | None) -> None:
             f"{table.source}: nothing to draw: no run has a final loss yet; see `python -m scaling.launch status`"
         )
     out = cli.out_dir(args)
-    story = tell(table, curves, lines, args.delta, args.level, args.draws)
+    story = tell(table, curves, lines, cli.settings(args))
     runs.write_json(out / "scaling.json", to_json(story))
     figure.save(story, out)
     print(in_words(story))

@@ -18,7 +18,8 @@ import pathlib
 import sys
 from typing import Any
 
-from analysis import cli, fit, intervals, load, words
+from analysis import cli, fit, load, words
+from analysis.estimate import Estimate, Settings, estimate
 from analysis.laws import measured_cost
 from scaling import runs, units
 
@@ -49,7 +50,7 @@ def smaller(table: load.Table, n_params: float) -> load.Table:
     return out
 
 
-def record(table: load.Table, sweep_dir: pathlib.Path, delta: float | None, level: float, draws: int) -> list[dict[str, Any]]:
+def record(table: load.Table, sweep_dir: pathlib.Path, settings: Settings) -> list[dict[str, Any]]:
     """Appends a prediction of every member of the largest size that has none from these rows; returns the new lines.
 
     Raises:
@@ -74,19 +75,21 @@ def record(table: load.Table, sweep_dir: pathlib.Path, delta: float | None, leve
         print(f"{member}: already in training or trained, so no prediction is recorded for it", file=sys.stderr)
     if not todo:
         return []
-    boot = intervals.bootstrap(fit.fit(rows, delta=delta), draws)
-    lines = [_line(boot, row, level) for row in todo]
+    found = estimate(rows, settings)
+    lines = [_line(found, row) for row in todo]
     for line in lines:
         runs.append_jsonl(sweep_dir / runs.PREDICTIONS, line)
     return lines
 
 
-def _line(boot: intervals.Bootstrap, row: load.Row, level: float) -> dict[str, Any]:
-    """What predictions.jsonl says of one member."""
-    fitted, p = boot.fit, intervals.predict(boot, row.n_params, row.n_tokens, row.flops, level)
+def _line(found: Estimate, row: load.Row) -> dict[str, Any]:
+    """What predictions.jsonl says of one member; ``interval`` is the calibrated band, which the prediction is held to."""
+    boot, forecast = found.boot, found.predict(row.n_params, row.n_tokens, row.flops)
+    fitted, p = boot.fit, forecast.plain
     return {
         "kind": "prediction", "member": row.id, "n_params": row.n_params, "n_tokens": row.n_tokens, "loss": p.loss,
-        "interval": list(p.interval), "level": level, "law": {"form": fitted.law.name, "params": words.params_json(boot)},
+        "interval": list(forecast.calibrated), "plain_interval": list(p.interval), "level": p.level,
+        "law": {"form": fitted.law.name, "params": words.params_json(boot)}, "all_forms": forecast.blend,
         "delta": fitted.delta, "n_definition": fitted.table.n_definition, "flops_convention": fitted.table.flops_convention,
         "n_rows": len(fitted.table.fitted), "sizes": fitted.table.sizes(), "table_hash": fitted.table.digest(),
         "extrapolation": p.extrapolation, "identified": p.verdict.identified, "reasons": list(p.verdict.reasons),
@@ -121,7 +124,9 @@ def score(table: load.Table, sweep_dir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def live(table: load.Table, delta: float | None = None) -> dict[str, dict[str, float]]:
-    """Each annealed member's loss as predicted from strictly smaller sizes, where there are enough of them."""
+    """Each annealed member's loss as predicted from strictly smaller sizes, where there are enough of them; by the Chinchilla
+    form, since it is asked for often and nothing is held to it.
+    """
     out = {}
     for n_params in sorted({r.n_params for r in table.rows}):
         try:
@@ -154,7 +159,7 @@ def _predict(argv: list[str] | None) -> None:
     args = _arguments(argv)
     table = cli.table(args)
     if args.record:
-        lines = record(table, pathlib.Path(args.runs), args.delta, args.level, args.draws)
+        lines = record(table, pathlib.Path(args.runs), cli.settings(args))
         said = [words.recorded(line) for line in lines]
         print("\n".join(said) or "nothing new to record: these members are predicted from these rows")
     if args.score:
@@ -171,7 +176,7 @@ def _predict(argv: list[str] | None) -> None:
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     assert __doc__ is not None
-    parser = cli.parser("predict", __doc__)
+    parser = cli.parser("predict", __doc__, forms=True)
     what = parser.add_argument_group("what to do (one at least)")
     what.add_argument(
         "--record", action="store_true", help="record predictions of the largest planned size in <sweep>/predictions.jsonl"
@@ -192,17 +197,16 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _one(table: load.Table, args: argparse.Namespace) -> None:
-    fit.check_rows(table)
-    out = cli.out_dir(args)
-    boot = intervals.bootstrap(fit.fit(table, delta=args.delta), args.draws)
+    out, settings = cli.out_dir(args), cli.settings(args)
+    found = estimate(table, settings)
     rows = table.fitted
     cost = measured_cost([r.n_params for r in rows], [r.n_tokens for r in rows], [r.flops for r in rows])
-    p = intervals.predict(boot, args.n_params, args.tokens, level=args.level, cost=cost)
-    print("\n".join(words.law(boot, args.level)))
-    print(words.prediction(p))
-    content = intervals.to_dict(p) | {
-        "source": table.source, "n_definition": table.n_definition, "law": words.law_json(boot, args.level),
-        "flops": float(cost.flops(args.n_params, args.tokens)), "rows": [dataclasses.asdict(r) for r in table.rows],
+    forecast = found.predict(args.n_params, args.tokens, cost=cost)
+    print("\n".join(words.estimate(found)))
+    print(words.forecast(forecast))
+    content = forecast.to_dict() | {
+        "source": table.source, "n_definition": table.n_definition, "flops": float(cost.flops(args.n_params, args.tokens)),
+        **words.estimate_json(found), "rows": [dataclasses.asdict(r) for r in table.rows],
     }  # fmt: skip
     runs.write_json(out / "prediction.json", content)
 

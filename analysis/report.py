@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _report(argv: list[str] | None) -> None:
     assert __doc__ is not None
-    args = cli.parser("report", __doc__).parse_args(argv)
+    args = cli.parser("report", __doc__, forms=True).parse_args(argv)
     if importlib.util.find_spec("plotly") is None:
         raise load.LoadError(
             "the report needs plotly: pip install 'scalingladder[report]' (in a checkout: pip install -e '.[report]')"
@@ -43,7 +43,7 @@ def _report(argv: list[str] | None) -> None:
             f"{table.source}: nothing to report: no run has a final loss yet; see `python -m scaling.launch status`"
         )
     out = cli.out_dir(args)
-    story = tell(table, curves, lines, args.delta, args.level, args.draws)
+    story = tell(table, curves, lines, cli.settings(args))
     path = out / NAME
     path.write_text(compose(story, lines), encoding="utf-8")
     print(headline(story))

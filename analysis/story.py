@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from analysis import fit, identify, intervals, load, predict, words
+from analysis.estimate import Estimate, Settings, estimate
 from analysis.laws import Cost, Law, has_allocation, measured_cost, optimum
 
 CONVENTIONS = {
@@ -33,12 +34,21 @@ class Story:
 
     table: load.Table
     curves: list[load.Curve]
-    boot: intervals.Bootstrap | None
+    found: Estimate | None
     no_fit: str | None  # why there is no law
     cost: Cost
     targets: list[dict[str, Any]]  # the largest rung: predicted, interval, measured
     targets_source: str  # RECORDED, AFTERWARDS, or empty
-    level: float
+    settings: Settings
+
+    @property
+    def boot(self) -> intervals.Bootstrap | None:
+        """The law and its refits."""
+        return self.found.boot if self.found else None
+
+    @property
+    def level(self) -> float:
+        return self.settings.level
 
     @property
     def convention(self) -> str:
@@ -51,21 +61,20 @@ class Story:
         return min(values) / 1.35, max(values) * 1.5
 
 
-def tell(
-    table: load.Table, curves: list[load.Curve], lines: list[dict[str, Any]], delta: float | None, level: float, draws: int
-) -> Story:
+def tell(table: load.Table, curves: list[load.Curve], lines: list[dict[str, Any]], settings: Settings | None = None) -> Story:
     """Fits what can be fitted and gathers the rest; ``lines`` are those of predictions.jsonl."""
-    boot, no_fit = None, None
+    settings = settings or Settings()
+    found, no_fit = None, None
     try:
-        boot = intervals.bootstrap(fit.fit(table, delta=delta), draws)
+        found = estimate(table, settings)
     except fit.FitError as error:
         no_fit = str(error)
     rows = [r for r in table.rows if r.state != load.PLANNED] or list(table.rows)
     cost = measured_cost([r.n_params for r in rows], [r.n_tokens for r in rows], [r.flops for r in rows])
     targets, source = _recorded(table, lines), RECORDED
     if not targets and table.kind == "runs":
-        targets, source = _afterwards(table, delta, level, draws), AFTERWARDS
-    return Story(table, curves, boot, no_fit, cost, targets, source if targets else "", level)
+        targets, source = _afterwards(table, settings), AFTERWARDS
+    return Story(table, curves, found, no_fit, cost, targets, source if targets else "", settings)
 
 
 def _recorded(table: load.Table, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -81,17 +90,17 @@ def _whole(row: load.Row, prediction: dict[str, Any]) -> load.Row:
     return dataclasses.replace(row, n_tokens=tokens, flops=row.flops * tokens / row.n_tokens)
 
 
-def _afterwards(table: load.Table, delta: float | None, level: float, draws: int) -> list[dict[str, Any]]:
+def _afterwards(table: load.Table, settings: Settings) -> list[dict[str, Any]]:
     """The largest size predicted from the smaller ones now; nothing where those are too few."""
     members = predict.largest(table)
     if not members:
         return []
     try:
-        boot = intervals.bootstrap(fit.fit(predict.smaller(table, members[0].n_params), delta=delta), draws)
+        smaller = estimate(predict.smaller(table, members[0].n_params), settings)
     except fit.FitError:
         return []
-    made = [(r, intervals.predict(boot, r.n_params, r.n_tokens, r.flops, level)) for r in members]
-    return [_target(r, p.loss, list(p.interval), level, None) for r, p in made]
+    made = [(r, smaller.predict(r.n_params, r.n_tokens, r.flops)) for r in members]
+    return [_target(r, f.plain.loss, list(f.calibrated), settings.level, None) for r, f in made]
 
 
 def _target(row: load.Row, predicted: float, ends: list[float], level: float, recorded_at: str | None) -> dict[str, Any]:
@@ -106,18 +115,21 @@ def _target(row: load.Row, predicted: float, ends: list[float], level: float, re
 
 
 def frontier(story: Story, flops: np.ndarray) -> dict[str, np.ndarray]:
-    """Compute-optimal parameters, tokens and loss at each of ``flops``, the loss with the ends of its interval."""
-    assert story.boot is not None
+    """Compute-optimal parameters, tokens and loss at each of ``flops``, the loss with its plain and its calibrated band."""
+    assert story.found is not None and story.boot is not None
     law = story.boot.fit.law
     if not isinstance(law, Law):
         raise TypeError(f"{law.name}: a formula has no frontier in N and D")
     if not words.quoted(story.boot.fit):  # the optimum lies beside the line on which the rows do
-        return {"flops": flops} | {name: np.full(flops.shape, np.nan) for name in ("n_params", "n_tokens", "loss", "lo", "hi")}
+        unknown = ("n_params", "n_tokens", "loss", "lo", "hi", "calibrated_lo", "calibrated_hi")
+        return {"flops": flops} | {name: np.full(flops.shape, np.nan) for name in unknown}
     n, d, loss = _best(law, story.boot.fit.params, flops, story.cost)
     with np.errstate(all="ignore"):  # a draw whose exponent ran away has no optimum; it is left out by nanquantile
         draws = _best(law, {k: v[:, None] for k, v in story.boot.params.items()}, flops, story.cost)[2]
     lo, hi = np.nanquantile(draws, [(1 - story.level) / 2, (1 + story.level) / 2], axis=0)
-    return {"flops": flops, "n_params": n, "n_tokens": d, "loss": loss, "lo": lo, "hi": hi}
+    low, high = story.found.calibration.widen(lo, hi, flops / story.boot.fit.table.column("flops").max())
+    band = {"lo": lo, "hi": hi, "calibrated_lo": low, "calibrated_hi": high}
+    return {"flops": flops, "n_params": n, "n_tokens": d, "loss": loss} | band
 
 
 def _best(law: Law, params: Mapping[str, Any], flops: np.ndarray, cost: Cost) -> tuple[Any, Any, Any]:
@@ -161,8 +173,10 @@ def _of_the_law(story: Story, plain: bool) -> list[str]:
     lacking = [what for what, v in identify.judge_parameters(boot, level).items() if not v.identified]
     with_values = f"with {', '.join(each)}" if each else "with values that are not quoted, since the rows do not determine them"
     out = [f"Law: {form} {with_values} ({100 * level:g} %; {boot.words()}; Huber delta {boot.fit.delta:g})."]
+    if story.found is not None and story.found.choice is not None:
+        out.append(f"Form chosen by what it predicts inside the table: {story.found.choice.reason}.")
     out.append(f"Not identified by these rows: {', '.join(lacking)}." if lacking else "E, the exponents and a are identified.")
-    out.append("Bands hold if the law's form does.")
+    out.append("The dark band holds if the law's form does; the light one is widened by what such bands missed in back-tests.")
     if story.targets:
         when = "before it was trained" if story.targets_source == RECORDED else "but after it had been trained"
         out.append(f"The largest rung was predicted from the smaller sizes only, {when}.")
@@ -175,11 +189,11 @@ def to_json(story: Story) -> dict[str, Any]:
     out: dict[str, Any] = {
         "source": table.source, "flops_convention": table.flops_convention, "n_definition": table.n_definition,
         "notes": list(table.notes), "caption": caption(story, plain=True), "rows": [dataclasses.asdict(r) for r in table.rows],
-        "cost": {"form": "C = k N^g D", "k": cost.k, "g": cost.g}, "law": None, "no_fit": story.no_fit,
+        "cost": {"form": "C = k N^g D", "k": cost.k, "g": cost.g}, "law": None, "chinchilla": None, "no_fit": story.no_fit,
         "largest_rung": {"source": story.targets_source, "members": story.targets},
     }  # fmt: skip
-    if story.boot is not None:
-        out["law"] = words.law_json(story.boot, story.level)
+    if story.found is not None:
+        out |= words.estimate_json(story.found)
         band = frontier(story, np.geomspace(*story.compute_range(), 25))
         out["frontier"] = {name: [float(v) if np.isfinite(v) else None for v in values] for name, values in band.items()}
     return out
@@ -190,7 +204,7 @@ def in_words(story: Story) -> str:
     table, left_out = story.table, words.exclusions(story.table)
     lines = [f"{table.source}: {len(table.fitted)} rows fitted" + (f"; left out: {left_out}" if left_out else "")]
     lines += [f"note: {note}" for note in table.notes]
-    lines += words.law(story.boot, story.level) if story.boot is not None else [f"no fit: {story.no_fit}"]
+    lines += words.estimate(story.found) if story.found is not None else [f"no fit: {story.no_fit}"]
     lines += words.loss_table(table.fitted)
     if story.targets:
         lines.append(f"largest rung, predicted {_WHEN[story.targets_source]}")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from analysis import identify, intervals, load
+from analysis.estimate import Estimate, Forecast
 from analysis.fit import Fit
 from analysis.laws.formula import Formula
 from scaling.units import format_count
@@ -116,15 +117,35 @@ def law_json(boot: intervals.Bootstrap, level: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def prediction(p: intervals.Prediction) -> str:
-    """One prediction as sentences."""
-    lo, hi = p.interval
+def estimate(found: Estimate) -> list[str]:
+    """How the law was chosen, the law, and its calibration."""
+    chosen = found.choice.words() if found.choice is not None else []
+    weighted = [found.weights] if found.weights else []
+    return [*chosen, *law(found.boot, found.settings.level), *weighted, *found.calibration.words()]
+
+
+def estimate_json(found: Estimate) -> dict[str, Any]:
+    """The law, the Chinchilla form whatever was chosen, the choice and the calibration, as JSON types."""
+    level = found.settings.level
+    return {
+        "law": law_json(found.boot, level),
+        "chinchilla": None if found.chinchilla is None else law_json(found.chinchilla, level),
+        "choice": None if found.choice is None else found.choice.to_dict(), "weights": found.weights or None,
+        "calibration": found.calibration.to_dict(),
+    }  # fmt: skip
+
+
+def forecast(f: Forecast) -> str:
+    """One prediction as sentences, with both bands."""
+    p = f.plain
+    (lo, hi), (low, high) = p.interval, f.calibrated
     caution = f"; CAUTION, it lies far beyond the evidence (more than {intervals.FAR:g} times its compute)" if p.far else ""
     return (
         f"{format_count(p.n_params)} parameters on {format_count(p.n_tokens)} tokens: loss {p.loss:.4f}, "
-        f"{100 * p.level:g} % [{lo:.4f}, {hi:.4f}] for one run, at {p.extrapolation:.3g} times the largest fitted compute"
-        f"\nthis prediction: {verdict_words(p.verdict)}{caution}"
-        "\n(the interval holds if the law's form does; form errors come on top and grow with the extrapolation)"
+        f"{100 * p.level:g} % [{low:.4f}, {high:.4f}] for one run, at {p.extrapolation:.3g} times the largest fitted compute"
+        f"\nthe plain band, which holds if the law's form does: [{lo:.4f}, {hi:.4f}]"
+        + ("" if f.blend is None else f"; all forms together say {f.blend:.4f}")
+        + f"\nthis prediction: {verdict_words(p.verdict)}{caution}"
     )
 
 

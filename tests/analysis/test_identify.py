@@ -7,6 +7,7 @@ import pytest
 from test_intervals import ladder
 
 from analysis import fit, identify, intervals, laws, load, story, words
+from analysis.estimate import Settings
 
 PARAMS = {"E": 1.7, "A": 400.0, "B": 2000.0, "alpha": 0.35, "beta": 0.37}
 
@@ -76,7 +77,7 @@ def test_refused_numbers_appear_nowhere():
     boot = intervals.bootstrap(fit.fit(table, delta=1e-2), 100)
     said = "\n".join(words.law(boot, 0.9)) + words.equation(boot) + words.latex(boot)
     content = words.law_json(boot, 0.9)
-    told = story.tell(table, [], [], 1e-2, 0.9, 100)
+    told = story.tell(table, [], [], Settings(law="chinchilla", delta=1e-2, draws=100))
     caption = story.caption(told) + story.caption(told, plain=True)
     assert "not quoted" in said and "not quoted" in caption and content["quoted"] is False
     assert set(content["params"].values()) == set(content["intervals"].values()) == {None}

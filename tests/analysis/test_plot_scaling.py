@@ -10,6 +10,7 @@ import pytest
 import synthetic
 
 from analysis import figure, load, plot_scaling, predict, story
+from analysis.estimate import Settings
 
 ROOT = pathlib.Path(plot_scaling.__file__).parents[1]
 
@@ -32,7 +33,7 @@ def test_ladder_files(tmp_path, capsys):
 def test_recorded_predictions_are_shown(tmp_path):
     """Fails when the figure predicts anew although a prediction is on the record."""
     root = synthetic.write_sweep(tmp_path / "s", trained=synthetic.SIZES[:5], curves=False)
-    (line, *_) = predict.record(load.runs(root), root, None, 0.9, 150)
+    (line, *_) = predict.record(load.runs(root), root, Settings(draws=150))
     plot_scaling.main(["--runs", str(root), "--draws", "150", "--out", str(tmp_path / "out")])
     rung = json.loads((tmp_path / "out" / "scaling.json").read_text())["largest_rung"]
     assert rung["source"] == "recorded"
@@ -42,7 +43,7 @@ def test_recorded_predictions_are_shown(tmp_path):
 def test_frontier_is_below_every_size(tmp_path):
     """Fails when the frontier is computed under another cost than the points: some fixed size would then lie below it."""
     table = load.runs(synthetic.write_sweep(tmp_path / "s", curves=False, noise=1e-6))
-    told = story.tell(table, [], [], None, 0.9, 150)
+    told = story.tell(table, [], [], Settings(draws=150))
     flops = np.geomspace(1e11, 1e13, 9)
     band = story.frontier(told, flops)
     law = told.boot.fit.law
@@ -114,7 +115,7 @@ def test_no_global_state(tmp_path):
     table = load.runs(synthetic.write_sweep(tmp_path / "s", trained=synthetic.SIZES[:1]))
     drawn = []
     for _ in range(2):
-        figure.save(story.tell(table, [], [], None, 0.9, 150), tmp_path)
+        figure.save(story.tell(table, [], [], Settings(draws=150)), tmp_path)
         drawn.append((tmp_path / "scaling.svg").read_text())
     assert dict(matplotlib.rcParams) == before
     assert drawn[0] == drawn[1]

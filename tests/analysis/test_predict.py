@@ -10,6 +10,7 @@ import pytest
 import synthetic
 
 from analysis import cli, laws, load, predict
+from analysis.estimate import Settings
 from scaling import runs
 
 SMALL = synthetic.SIZES[:5]
@@ -62,21 +63,21 @@ def test_a_prediction_must_come_first(ladder, tmp_path):
     """Fails when a run that has begun can still be 'predicted'."""
     train_largest(ladder)
     with pytest.raises(load.LoadError, match="must come first"):
-        predict.record(load.runs(ladder), ladder, None, 0.9, 200)
+        predict.record(load.runs(ladder), ladder, Settings(draws=200))
     other = synthetic.write_sweep(tmp_path / "started", trained=SMALL, curves=False)
     (other / "causal-195K-20x").mkdir()
     (other / "causal-195K-20x" / runs.METRICS).write_text('{"kind": "train", "step": 1, "tokens": 1536, "loss": 5.5}\n')
-    recorded = predict.record(load.runs(other), other, None, 0.9, 200)
+    recorded = predict.record(load.runs(other), other, Settings(draws=200))
     assert [p["member"] for p in recorded] == ["causal-195K-10x", "causal-195K-40x"]
 
 
 def test_new_rows_give_a_new_line(tmp_path):
     """Fails when a later prediction from more rows overwrites the earlier one, or is not the one that is scored."""
     root = synthetic.write_sweep(tmp_path / "s", trained=synthetic.SIZES[:4], curves=False)
-    assert len(predict.record(load.runs(root), root, None, 0.9, 200)) == 3
+    assert len(predict.record(load.runs(root), root, Settings(draws=200))) == 3
     member = next(m for m in json.loads((root / runs.SWEEP).read_text())["members"] if m["id"] == "causal-160K-40x")
     synthetic.finish(root, member, 1.15, curves=False)
-    assert len(predict.record(load.runs(root), root, None, 0.9, 200)) == 3
+    assert len(predict.record(load.runs(root), root, Settings(draws=200))) == 3
     assert len(lines(root)) == 6 and len({p["table_hash"] for p in lines(root)}) == 2
     train_largest(root)
     scores = predict.score(load.runs(root), root)
@@ -85,7 +86,7 @@ def test_new_rows_give_a_new_line(tmp_path):
 
 def test_diverged_members_are_kept_without_a_score(ladder):
     """Fails when a diverged largest rung is dropped in silence or counted as a miss."""
-    predict.record(load.runs(ladder), ladder, None, 0.9, 200)
+    predict.record(load.runs(ladder), ladder, Settings(draws=200))
     train_largest(ladder, "diverged")
     (score, *_) = predict.score(load.runs(ladder), ladder)
     assert score["hit"] is None and score["excluded"].startswith("diverged")
