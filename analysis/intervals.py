@@ -148,8 +148,11 @@ def wild_multipliers(rng: np.random.Generator, draws: int, clusters: int) -> np.
 
 
 def allocation(law: AnyLaw, params: dict[str, Any]) -> dict[str, Any]:
-    """{'a': beta / (alpha + beta)} where the law trades parameters against tokens, else nothing."""
-    return {"a": allocation_exponent(params, law=law)} if isinstance(law, Law) and has_allocation(law) else {}
+    """{'a': beta / (alpha + beta)} where the law trades parameters against tokens by two exponents, else nothing: with one
+    exponent for both, a is 1/2 whatever the rows are.
+    """
+    tells = isinstance(law, Law) and has_allocation(law) and len(law.exponents) == 2
+    return {"a": allocation_exponent(params, law=law)} if tells else {}
 
 
 def corrected_residuals(fit: Fit, groups: np.ndarray, power: float) -> np.ndarray:

@@ -45,9 +45,13 @@ def law(boot: intervals.Bootstrap, level: float) -> list[str]:
     )
     lines.append(f"intervals: {boot.words()}" + (f"; {boot.unconverged} did not converge" if boot.unconverged else ""))
     lines.append(f"condition number of the scaled normal matrix {identify.condition(fit):.2g}{ridge(boot) if quote else ''}")
-    for what, verdict in identify.judge_parameters(boot, level).items():
-        lines.append(f"{_NAMES.get(what, f'{what}:')} {verdict_words(verdict)}")
-    return lines
+    return lines + verdicts(boot, level)
+
+
+def verdicts(boot: intervals.Bootstrap, level: float) -> list[str]:
+    """What the rows identify, a line each."""
+    judged = identify.judge_parameters(boot, level)
+    return [f"{_NAMES.get(what, f'{what}:')} {verdict_words(verdict)}" for what, verdict in judged.items()]
 
 
 def ridge(boot: intervals.Bootstrap) -> str:
@@ -121,7 +125,16 @@ def estimate(found: Estimate) -> list[str]:
     """How the law was chosen, the law, and its calibration."""
     chosen = found.choice.words() if found.choice is not None else []
     weighted = [found.weights] if found.weights else []
-    return [*chosen, *law(found.boot, found.settings.level), *weighted, *found.calibration.words()]
+    return [*chosen, *law(found.boot, found.settings.level), *beside(found), *weighted, *found.calibration.words()]
+
+
+def beside(found: Estimate) -> list[str]:
+    """The Chinchilla form in a line, where another was chosen."""
+    if found.chinchilla is None or found.chinchilla is found.boot or not quoted(found.chinchilla.fit):
+        return []
+    ranges = found.chinchilla.intervals(found.settings.level)
+    each = ", ".join(f"{k} {number(values(found.chinchilla)[k], 3)} {between(ranges[k])}" for k in ("E", "alpha", "beta", "a"))
+    return [f"the Chinchilla form on the same rows: {equation(found.chinchilla)}; {each}"]
 
 
 def estimate_json(found: Estimate) -> dict[str, Any]:

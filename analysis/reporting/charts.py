@@ -15,6 +15,10 @@ from scaling.units import format_count
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+    from analysis.isoflop import Bowl
+    from analysis.profile import Profile
+    from analysis.scorecard import Score
+
 _CURVE_POINTS = 120  # of a training curve: what a screen shows
 _LABEL = "%{customdata}<extra></extra>"
 
@@ -73,17 +77,10 @@ def _add_frontier(out: Figure, story: Story) -> None:
     if not np.isfinite(band["loss"]).any():
         return
     group = {"legendgroup": "frontier", "hoverinfo": "skip"}
-    out.add_scatter(x=flops, y=band["hi"], mode="lines", line={"width": 0}, showlegend=False, **group)
-    out.add_scatter(
-        x=flops,
-        y=band["lo"],
-        mode="lines",
-        line={"width": 0},
-        fill="tonexty",
-        fillcolor="rgba(60,60,60,0.14)",
-        showlegend=False,
-        **group,
-    )
+    for lo, hi, shade in (("calibrated_lo", "calibrated_hi", 0.08), ("lo", "hi", 0.14)):
+        hidden = {"mode": "lines", "line": {"width": 0}, "showlegend": False}
+        out.add_scatter(x=flops, y=band[hi], **hidden, **group)
+        out.add_scatter(x=flops, y=band[lo], fill="tonexty", fillcolor=f"rgba(60,60,60,{shade})", **hidden, **group)
     label = (
         [
             f"best for {c:.3g} FLOPs<br>N* {format_count(n)}, D* {format_count(d)} ({d / n:.3g} tokens/param)"
@@ -252,26 +249,23 @@ def intervals(entries: Sequence[tuple[str, float, float, float]], name: str, lev
     return out
 
 
-def scorecard(scores: Sequence[dict[str, Any]]) -> Figure:
+def scorecard(scores: Sequence[Score]) -> Figure:
     """Every scored prediction, in percent off what was measured: inside its interval or not."""
     out = _figure("prediction over measured, %", "", "Predictions against what came", log_x=False, log_y=False)
     for hit, colour, name in ((True, "#1a7f37", "inside its interval"), (False, RED, "outside")):
-        some = [s for s in scores if s["hit"] is hit]
+        some = [s for s in scores if s.hit is hit]
         if not some:
             continue
-        off = [100 * (s["predicted"] / s["measured"] - 1) for s in some]
-        ends = [[100 * (e / s["measured"] - 1) for e in s["interval"]] for s in some]
+        off = [100 * s.error for s in some]
+        ends = [[100 * (e / s.measured - 1) for e in s.interval] for s in some]
         error = {
             "type": "data", "symmetric": False, "thickness": 2, "width": 6, "color": colour,
             "array": [max(0.0, e[1] - v) for v, e in zip(off, ends, strict=True)],
             "arrayminus": [max(0.0, v - e[0]) for v, e in zip(off, ends, strict=True)],
         }  # fmt: skip
-        label = [
-            f"{s['member']}: predicted {s['predicted']:.4f} {words.between(s['interval'], 5)}, measured {s['measured']:.4f}"
-            for s in some
-        ]
+        label = [f"{s.member}: predicted {s.predicted:.4f} {words.between(s.interval, 5)}, measured {s.measured:.4f}" for s in some]
         out.add_scatter(
-            x=off, y=[s["member"] for s in some], error_x=error, mode="markers", name=name,
+            x=off, y=[s.member for s in some], error_x=error, mode="markers", name=name,
             marker={"size": 9, "color": colour}, customdata=label, hovertemplate=_LABEL,
         )  # fmt: skip
     out.add_vline(x=0, line={"color": "black", "width": 1})
@@ -280,42 +274,41 @@ def scorecard(scores: Sequence[dict[str, Any]]) -> Figure:
     return out
 
 
-def profile(
-    values: np.ndarray, objective: np.ndarray, best: float, ends: tuple[float, float], name: str, level: float
-) -> Figure:
+def profile(p: Profile, fitted: float) -> Figure:
     """The objective re-optimised at fixed values of one parameter, and the interval that it gives."""
-    out = _figure(name, "objective over its minimum", f"Profile of {name}", log_x=False, log_y=False)
-    out.add_vrect(x0=ends[0], x1=ends[1], fillcolor="#2f5d8a", opacity=0.1, line_width=0)
-    out.add_vline(x=best, line={"color": "black", "width": 1, "dash": "dot"})
+    out = _figure(p.name, "objective", f"Profile of {p.name}", log_x=False, log_y=False)
+    lo, hi = (float(np.clip(e, p.values[0], p.values[-1])) for e in p.interval)
+    out.add_vrect(x0=lo, x1=hi, fillcolor="#2f5d8a", opacity=0.1, line_width=0)
+    out.add_vline(x=fitted, line={"color": "black", "width": 1, "dash": "dot"})
+    out.add_hline(y=p.threshold, line={"color": "#8c959f", "width": 1, "dash": "dash"})
     out.add_scatter(
-        x=values, y=objective, mode="lines+markers", line={"color": "#2f5d8a"}, marker={"size": 5}, showlegend=False,
-        hovertemplate=f"{name} = %{{x:.5g}}: %{{y:.5g}}<extra></extra>",
+        x=p.values, y=p.objective, mode="lines+markers", line={"color": "#2f5d8a"}, marker={"size": 5}, showlegend=False,
+        hovertemplate=f"{p.name} = %{{x:.5g}}: %{{y:.5g}}<extra></extra>",
     )  # fmt: skip
     return out
 
 
-def bowls(profiles: Sequence[dict[str, Any]], name: str = "IsoFLOP profiles") -> Figure:
-    """Loss against N at each budget: points, the fitted curve, and its vertex.
-
-    ``profiles``: dicts of 'flops', 'n', 'loss' (points), 'curve_n', 'curve_loss', 'n_opt', 'loss_opt' (None without a vertex).
-    """
+def bowls(found: Sequence[Bowl]) -> Figure:
+    """Loss against N at each budget: points (hollow where not used), the fitted curve, and its least point."""
     from plotly.colors import sample_colorscale
 
-    out = _figure("N, parameters", "L, loss (nats per token)", name)
-    where = np.linspace(0.05, PALEST, len(profiles)) if len(profiles) > 1 else [0.4]
-    for p, colour in zip(profiles, sample_colorscale("Plasma", list(where)), strict=True):
-        label = f"{p['flops']:.3g} FLOPs"
+    out = _figure("N, parameters", "L, loss (nats per token)", "IsoFLOP profiles")
+    where = np.linspace(0.05, PALEST, len(found)) if len(found) > 1 else [0.4]
+    for b, colour in zip(found, sample_colorscale("Plasma", list(where)), strict=True):
+        label = f"{b.flops:.3g} FLOPs"
+        symbols = ["circle" if used else "circle-open" for used in b.used]
         out.add_scatter(
-            x=p["n"], y=p["loss"], mode="markers", name=label, legendgroup=label, marker={"color": colour, "size": 7},
+            x=b.n_params, y=b.loss, mode="markers", name=label, legendgroup=label,
+            marker={"color": colour, "size": 7, "symbol": symbols},
             hovertemplate=f"{label}<br>N %{{x:.3s}}, loss %{{y:.4f}}<extra></extra>",
         )  # fmt: skip
         out.add_scatter(
-            x=p["curve_n"], y=p["curve_loss"], mode="lines", line={"color": colour, "width": 1.5}, legendgroup=label,
+            x=b.curve_n, y=b.curve_loss, mode="lines", line={"color": colour, "width": 1.5}, legendgroup=label,
             showlegend=False, hoverinfo="skip",
         )  # fmt: skip
-        if p["n_opt"] is not None:
+        if b.reason is None:
             out.add_scatter(
-                x=[p["n_opt"]], y=[p["loss_opt"]], mode="markers", legendgroup=label, showlegend=False,
+                x=[b.n_opt], y=[b.loss_opt], mode="markers", legendgroup=label, showlegend=False,
                 marker={"symbol": "x", "size": 10, "color": colour, "line": {"width": 1, "color": "black"}},
                 hovertemplate=f"best at {label}: N %{{x:.3s}}, loss %{{y:.4f}}<extra></extra>",
             )  # fmt: skip

@@ -59,7 +59,7 @@ def test_too_few_rows_still_draw(tmp_path, capsys):
     plot_scaling.main(["--runs", str(root)])
     assert "no fit:" in capsys.readouterr().out and (root / "scaling.png").exists()
     content = json.loads((root / "scaling.json").read_text())
-    assert content["law"] is None and "needs at least 6 rows" in content["no_fit"]
+    assert content["law"] is None and "rows with 1 sizes" in content["no_fit"] and "--law compute_power" in content["no_fit"]
 
 
 @pytest.mark.filterwarnings("error")
@@ -74,7 +74,8 @@ def test_csv_of_many_sizes(chinchilla, data, tmp_path, capsys):
     words = f"--csv {data / 'chinchilla_epoch245.csv'} --map exclude=outlier --out {tmp_path} --draws 150"
     plot_scaling.main(words.split())
     content = json.loads((tmp_path / "scaling.json").read_text())
-    assert content["law"]["objective"] == pytest.approx(0.0010182740178006, rel=1e-9)
+    assert content["chinchilla"]["objective"] == pytest.approx(0.0010182740178006, rel=1e-9)
+    assert content["choice"]["chosen"] == content["law"]["form"] != "chinchilla"
     assert content["cost"]["g"] == 1.0 and content["cost"]["k"] == pytest.approx(6.0)
     assert "1.817 + 477.8 N^-0.3473" in capsys.readouterr().out
 
