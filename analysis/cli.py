@@ -18,21 +18,28 @@ from scaling import cli, flops
 MIN_DRAWS = 100  # fewer say nothing of the ends of an interval
 
 
-def parser(prog: str, description: str) -> cli.Parser:
-    """An argument parser with the source, output and fit arguments of every analysis command."""
+def parser(prog: str, description: str, sweep: bool = False) -> cli.Parser:
+    """An argument parser with the source, output and fit arguments of every analysis command; ``sweep``: a sweep file is a
+    source as well.
+    """
     out = cli.Parser(prog=f"python -m analysis.{prog}", description=description)
     source = out.add_mutually_exclusive_group(required=True)
     source.add_argument("--runs", metavar="FOLDER", help="a sweep's folder, such as runs/ladder, or one run's")
     source.add_argument(
         "--csv", metavar="FILE", help="anybody's table: a header line, then one run per line, losses in nats per token"
     )
+    if sweep:
+        source.add_argument("--sweep", metavar="FILE[:ARG]", help="a sweep file that is not trained yet, such as ladder.py")
     out.add_argument(
         "--map", metavar="ROLE=COLUMN,...", default="",
         help="which columns of the CSV hold what, such as N=params,D=tokens,loss=val_loss; roles: "
         + ", ".join(load.OBVIOUS)
-        + ". Without D, D = C / (6N). exclude names a column whose true values leave rows out; rows of one cluster are "
-        "resampled together",
+        + ". Without D, D = C / (6N). N=params*1e6 scales a column, here one in millions; loss=bits*0.6931 makes nats. exclude "
+        "names a column whose true values leave rows out; rows of one cluster are resampled together; U: unique tokens; batch: "
+        "tokens per step",
     )  # fmt: skip
+    skip = "leave bad rows of the CSV out, with the reason, instead of refusing it"
+    out.add_argument("--skip-bad", action="store_true", help=skip)
     out.add_argument("--out", metavar="FOLDER", help="where to write (default: the sweep's folder, else ./analysis_out)")
     first = load.N_DEFINITIONS[0]
     out.add_argument("--n", choices=load.N_DEFINITIONS, default=first, help=f"what N is of our runs (default: {first})")
@@ -75,9 +82,10 @@ def table(args: argparse.Namespace) -> load.Table:
       LoadError, RunError: for one that cannot be used.
     """
     if args.csv:
-        return load.csv(args.csv, load.parse_mapping(args.map))
-    if args.map:
-        raise load.LoadError(f"--map {args.map}: names columns of a --csv; leave it out, run folders need none")
+        return load.csv(args.csv, load.parse_mapping(args.map), args.skip_bad)
+    if args.map or args.skip_bad:
+        given = f"--map {args.map}: names columns" if args.map else "--skip-bad: leaves out rows"
+        raise load.LoadError(f"{given} of a --csv; leave it out, run folders need none")
     return load.runs(args.runs, args.n, args.flops)
 
 
@@ -87,7 +95,7 @@ def out_dir(args: argparse.Namespace) -> pathlib.Path:
     Raises:
       LoadError: when it cannot be made or written to.
     """
-    path = pathlib.Path(args.out or args.runs or "analysis_out")
+    path = pathlib.Path(args.out or args.runs or _sweep_folder(args) or "analysis_out")
     try:
         path.mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK | os.X_OK):
@@ -95,6 +103,15 @@ def out_dir(args: argparse.Namespace) -> pathlib.Path:
     except OSError as error:
         raise load.LoadError(f"--out {path}: {error.strerror}; give another --out, or allow writing there") from None
     return path
+
+
+def _sweep_folder(args: argparse.Namespace) -> pathlib.Path | None:
+    """Where the launcher puts the runs of --sweep."""
+    if getattr(args, "sweep", None) is None:
+        return None
+    from scaling import sweep
+
+    return pathlib.Path("runs") / sweep.name_of(args.sweep)
 
 
 def run(command: Callable[[], None]) -> int:

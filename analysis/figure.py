@@ -121,7 +121,7 @@ def _draw_curves(ax: Axes, story: Story, sizes: Sizes) -> None:
     smoothed = []
     for c in sorted(story.curves, key=lambda c: -c.n_params):
         if len(c.tokens):
-            smoothed.append(_smooth(c.tokens, c.loss))
+            smoothed.append(smooth(c.tokens, c.loss))
             ax.plot(*smoothed[-1], color=sizes.colour(c.n_params), lw=1.0, alpha=0.7, zorder=2)
         if len(c.val_tokens):
             ax.plot(c.val_tokens, c.val_loss, ".", color=sizes.colour(c.n_params), ms=4, zorder=3)
@@ -143,7 +143,7 @@ def _draw_curves(ax: Axes, story: Story, sizes: Sizes) -> None:
         _legend_of_curves(ax, sizes)
 
 
-def _smooth(tokens: np.ndarray, loss: np.ndarray, per_decade: int = 50) -> tuple[np.ndarray, np.ndarray]:
+def smooth(tokens: np.ndarray, loss: np.ndarray, per_decade: int = 50) -> tuple[np.ndarray, np.ndarray]:
     """Means over equal steps of log tokens, the same for every curve, so that a branch is no noisier than its trunk."""
     where = np.floor(np.log10(tokens) * per_decade)
     kept = np.unique(where)

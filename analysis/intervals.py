@@ -25,7 +25,6 @@ NEARLY_ABSOLUTE = 0.5  # share of residuals inside delta below which a fit is de
 FEW_CLUSTERS = 12  # below: Webb's six-point weights, since two-point ones have only 2^clusters different draws
 FAR = 10.0  # times the largest fitted compute
 _WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(1.5)])
-_CHUNK = 20_000  # lanes x rows at a time: fits in cache
 _MAX_SHIFT = 1.0  # of a bias correction, in standard deviations; on simulated sweeps it has mean 0 and sd 0.2
 
 
@@ -124,15 +123,11 @@ def bootstrap(
         multipliers = wild_multipliers(rng, draws, clusters) if multipliers is None else multipliers
         weights = np.broadcast_to(fit.rows.weights, (draws, n))
         targets = fitted + corrected_residuals(fit, groups, 1.0) * multipliers[:, groups]
-    chunk, start = max(1, _CHUNK // n), fit.model.revived(fit.theta[None])
-    parts = []
-    for i in range(0, draws, chunk):
-        some = slice(i, min(i + chunk, draws))
-        parts.append(minimise(fit.model, targets[some], weights[some], np.repeat(start, some.stop - i, 0), fit.delta))
+    start = np.repeat(fit.model.revived(fit.theta[None]), draws, 0)
+    refits = minimise(fit.model, targets, weights, start, fit.delta)
     standard = np.sqrt(fit.rows.weights) * corrected_residuals(fit, groups, 0.5)
     noise = rng.choice(standard, draws) * rng.choice([-1.0, 1.0], draws)
-    unconverged = int(sum((~p.converged).sum() for p in parts))
-    return Bootstrap(fit, kind, np.concatenate([p.theta for p in parts]), noise, clusters, unconverged)
+    return Bootstrap(fit, kind, refits.theta, noise, clusters, int((~refits.converged).sum()))
 
 
 def default_kind(fit: Fit) -> str:

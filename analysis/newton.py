@@ -6,7 +6,10 @@ every law of powers; ``Numeric`` for any formula that is written in NumPy and ac
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -14,6 +17,8 @@ import numpy as np
 
 # A coefficient with at least this share of the loss on some row may be stepped in its value; one that vanishes may not.
 _LINEAR_SHARE = 1e-4
+_WORTH_A_THREAD = 100_000  # lanes x rows
+_AT_ONCE = 20_000  # lanes x rows: what fits in cache
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,14 +28,14 @@ class Derivatives:
     Attributes:
       predicted: (lanes, rows).
       jacobian: (lanes, parameters, rows).
-      curvature: of slopes (lanes, rows): the Hessian of the log losses, summed over rows with these weights, as
+      hessian: of weights and slopes, both (lanes, rows): the sum over rows of weight x J J^T + slope x the Hessian of log loss,
         (lanes, parameters, parameters).
       linear: (lanes, parameters), whether theta there is the log of a coefficient that carries a share of the loss.
     """
 
     predicted: np.ndarray
     jacobian: np.ndarray
-    curvature: Callable[[np.ndarray], np.ndarray]
+    hessian: Callable[[np.ndarray, np.ndarray], np.ndarray]
     linear: np.ndarray
 
 
@@ -69,6 +74,7 @@ class PowerSum:
         object.__setattr__(self, "_flat", flat)
         object.__setattr__(self, "_outer", np.ascontiguousarray(pairs.transpose(1, 0, 2, 3).reshape(slots * n, p * p)))
         object.__setattr__(self, "_entries", np.argwhere(self.z.any(0)))
+        object.__setattr__(self, "_by_slot", np.ascontiguousarray(self.z.transpose(1, 2, 0)))
 
     @property
     def n_parameters(self) -> int:
@@ -116,10 +122,11 @@ class PowerSum:
         with np.errstate(invalid="ignore"):
             linear[:, : self.terms] = share.max(-1).T > _LINEAR_SHARE
         if not self.coupled:
-            return Derivatives(predicted, self._to_theta(share), lambda slope: self._curved(share, slope), linear)
+            jacobian = self._to_theta(share)
+            return Derivatives(predicted, jacobian, lambda w, slope: self._hessian(share, jacobian, w, slope), linear)
         slots, second = self._coupled_derivatives(theta, share)
-        predicted = np.where(np.isnan(predicted), np.inf, predicted)
-        return Derivatives(predicted, self._to_theta(slots), lambda slope: self._curved_pairs(second, slope), linear)
+        predicted, by_theta = np.where(np.isnan(predicted), np.inf, predicted), self._to_theta(slots)
+        return Derivatives(predicted, by_theta, lambda w, slope: gram(by_theta, w) + self._curved_pairs(second, slope), linear)
 
     def _to_theta(self, by_slot: np.ndarray) -> np.ndarray:
         """Derivatives by theta from those by slot (slots, lanes, rows)."""
@@ -127,17 +134,19 @@ class PowerSum:
         jacobian = np.zeros((lanes, self.n_parameters, n))
         entries: np.ndarray = self._entries  # type: ignore[attr-defined]
         for t, j in entries:
-            jacobian[:, j] += by_slot[t] * self.z[:, t, j]
+            if t == j < self.terms:  # the log of a term's own coefficient
+                jacobian[:, j] = by_slot[t]
+            else:
+                jacobian[:, j] += by_slot[t] * self._by_slot[t, j]  # type: ignore[attr-defined]
         return jacobian
 
-    def _curved(self, share: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    def _hessian(self, share: np.ndarray, jacobian: np.ndarray, weight: np.ndarray, slope: np.ndarray) -> np.ndarray:
         """With shares q of the terms, log L has gradient J = Z^T q and Hessian Z^T diag(q) Z - J J^T."""
         terms, lanes, n = share.shape
         p = self.n_parameters
         outer: np.ndarray = self._outer  # type: ignore[attr-defined]
-        weighted = (share * slope).transpose(1, 0, 2).reshape(lanes, terms * n)
-        jacobian = self._to_theta(share)
-        return (weighted @ outer).reshape(lanes, p, p) - np.matmul(jacobian * slope[:, None], jacobian.transpose(0, 2, 1))
+        curved = (share * slope).transpose(1, 0, 2).reshape(lanes, terms * n) @ outer
+        return gram(jacobian, weight - slope) + curved.reshape(lanes, p, p)
 
     def _coupled_derivatives(
         self, theta: np.ndarray, share: np.ndarray
@@ -196,6 +205,11 @@ class PowerSum:
         return out
 
 
+def gram(jacobian: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The sum over rows of weight (lanes, rows) x J J^T, (lanes, parameters, parameters)."""
+    return np.matmul(jacobian * weight[:, None], jacobian.transpose(0, 2, 1))
+
+
 def _softmax(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """logsumexp over the first axis, and the share of each."""
     top = u.max(0)
@@ -213,7 +227,6 @@ class Numeric:
       formula: complex theta (lanes, parameters) → complex log loss (lanes, rows); analytic in theta where it matters, so
         comparisons are made on real parts.
       n_parameters: of theta.
-      terms: the first so many of theta are logs of coefficients.
     """
 
     formula: Callable[[np.ndarray], np.ndarray]
@@ -234,15 +247,17 @@ class Numeric:
     def derivatives(self, theta: np.ndarray) -> Derivatives:
         lanes, p = theta.shape
 
-        def curvature(slope: np.ndarray) -> np.ndarray:
+        jacobian_here = self._jacobian(theta)
+
+        def hessian(weight: np.ndarray, slope: np.ndarray) -> np.ndarray:
             step = 1e-5
             moved = theta[:, None, None, :] + step * np.stack([np.eye(p), -np.eye(p)])  # (lanes, 2, p, p)
             jacobian = self._jacobian(moved.reshape(-1, p)).reshape(lanes, 2, p, p, -1)
             both = np.matmul(jacobian, slope[:, None, None, :, None])[..., 0]
             out = (both[:, 0] - both[:, 1]) / (2 * step)
-            return (out + out.transpose(0, 2, 1)) / 2
+            return gram(jacobian_here, weight) + (out + out.transpose(0, 2, 1)) / 2
 
-        return Derivatives(self.log_loss(theta), self._jacobian(theta), curvature, np.zeros((lanes, p), bool))
+        return Derivatives(self.log_loss(theta), jacobian_here, hessian, np.zeros((lanes, p), bool))
 
     def revived(self, theta: np.ndarray) -> np.ndarray:
         return theta
@@ -278,47 +293,109 @@ def minimise(
       weights: (lanes, rows); counts of a resample, or ones.
       theta: (lanes, parameters).
       delta: of the Huber loss.
-      max_iterations: of every lane together.
+      max_iterations: of a lane.
       tolerance: a lane stops at a squared gradient, measured in G, of this part of its objective.
       fixed: (parameters,) true where theta stays as it is.
     """
+    held = np.zeros(theta.shape[1], bool) if fixed is None else np.asarray(fixed, bool)
+    workers = min(cores(), targets.size // _WORTH_A_THREAD)
+    if workers < 2:
+        return _minimise(model, targets, weights, theta, delta, max_iterations, tolerance, held)
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:  # NumPy lets go of the interpreter in its loops
+        parts = list(
+            pool.map(
+                lambda some: _minimise(
+                    model, targets[some], weights[some], theta[some], delta, max_iterations, tolerance, held
+                ),
+                np.array_split(np.arange(len(theta)), workers),
+            )
+        )
+    fields = [f.name for f in dataclasses.fields(Minimum) if f.name != "iterations"]
+    together = {name: np.concatenate([getattr(p, name) for p in parts]) for name in fields}
+    return Minimum(**together, iterations=max(p.iterations for p in parts))
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _minimise(
+    model: Model, targets: np.ndarray, weights: np.ndarray, theta: np.ndarray, delta: float, max_iterations: int,
+    tolerance: float, held: np.ndarray,
+) -> Minimum:  # fmt: skip
     theta = theta.copy()
     lanes, p = theta.shape
-    held = np.zeros(p, bool) if fixed is None else np.asarray(fixed, bool)
-    damping = np.full(lanes, 1e-3)
-    value, gradient, hessian, scale, linear = _derivatives(model, targets, weights, theta, delta, held)
-    by_coefficient = np.ones(lanes, bool)
-    active, converged, iteration = np.arange(lanes), np.zeros(lanes, bool), 0
-    while True:
-        size = np.sum(gradient[active] ** 2 / scale[active], -1)
-        done = size <= tolerance * value[active] + 1e-31  # the second: rounding of exact data
-        converged[active[done]] = True
-        active = active[~done & (damping[active] < 1e14)]  # no step lowers it any more: rounding has the last word
-        if not len(active) or iteration == max_iterations:
-            break
-        iteration += 1
-        straight = linear[active] & by_coefficient[active, None]
-        diagonal = damping[active, None] * scale[active] - np.where(straight, gradient[active], 0.0)
-        damped = hessian[active] + diagonal[..., None] * np.eye(p)
-        step, good = _solve_positive(damped, -gradient[active])
-        trial = theta[active] + _bounded(step, straight)
-        new = _derivatives(model, targets[active], weights[active], trial, delta, held)
-        better = good & (new[0] < value[active])
-        to = active[better]
-        theta[to] = trial[better]
-        for old, fresh in zip((value, gradient, hessian, scale, linear), new, strict=True):
-            old[to] = fresh[better]
-        by_coefficient[active] ^= ~better
-        damping[active] = np.where(better, np.maximum(damping[active] / 5, 1e-12), damping[active] * 4)
+    many = max(1, _AT_ONCE // targets.shape[1])
+    state = _State.empty(lanes, p)
+    for first in range(0, lanes, many):
+        some = slice(first, min(first + many, lanes))
+        state.put(some, _derivatives(model, targets[some], weights[some], theta[some], delta, held))
+    damping, by_coefficient = np.full(lanes, 1e-3), np.ones(lanes, bool)
+    waiting, converged, steps = np.arange(lanes), np.zeros(lanes, bool), np.zeros(lanes, int)
+    identity = np.eye(p)
+    while len(waiting):
+        now, waiting = waiting[:many], waiting[many:]  # a lane that ends makes room for one that waits
+        done = state.size(now) <= tolerance * state.value[now] + 1e-31
+        converged[now[done]] = True
+        # Damping beyond 1e14: no step lowers it any more, rounding has the last word.
+        now = now[~done & (damping[now] < 1e14) & (steps[now] < max_iterations)]
+        if not len(now):
+            continue
+        steps[now] += 1
+        straight = state.linear[now] & by_coefficient[now, None]
+        diagonal = damping[now, None] * state.scale[now] - np.where(straight, state.gradient[now], 0.0)
+        step, good = _solve_positive(state.hessian[now] + diagonal[..., None] * identity, -state.gradient[now])
+        trial = theta[now] + _bounded(step, straight)
+        new = _derivatives(model, targets[now], weights[now], trial, delta, held)
+        # Near the minimum the objective no longer tells steps apart, its gradient still does.
+        level = np.abs(new.value - state.value[now]) <= 1e-14 * state.value[now]
+        better = good & ((new.value < state.value[now]) | (level & (new.size() < 0.5 * state.size(now))))
+        theta[now[better]] = trial[better]
+        state.put(now[better], new.of(better))
+        by_coefficient[now] ^= ~better
+        damping[now] = np.where(better, np.maximum(damping[now] / 5, 1e-12), damping[now] * 4)
+        waiting = np.concatenate([now, waiting])
     # A lane that stalled is as low as rounding lets it: it counts as converged when its gradient is small all the same.
-    converged |= np.sum(gradient**2 / scale, -1) <= 1e-9 * value + 1e-28
-    return Minimum(theta, value, gradient, _solve_positive(hessian, gradient)[1], converged, iteration)
+    converged |= state.size() <= 1e-9 * state.value + 1e-28
+    convex = _solve_positive(state.hessian, state.gradient)[1]
+    return Minimum(theta, state.value, state.gradient, convex, converged, int(steps.max(initial=0)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _State:
+    """Per lane: objective, gradient, Hessian, the diagonal scale, and which coefficients carry a share of the loss."""
+
+    value: np.ndarray
+    gradient: np.ndarray
+    hessian: np.ndarray
+    scale: np.ndarray
+    linear: np.ndarray
+
+    @classmethod
+    def empty(cls, lanes: int, p: int) -> _State:
+        return cls(
+            np.empty(lanes), np.empty((lanes, p)), np.empty((lanes, p, p)), np.empty((lanes, p)), np.empty((lanes, p), bool)
+        )
+
+    def put(self, at: Any, other: _State) -> None:
+        for old, fresh in zip(self._arrays(), other._arrays(), strict=True):
+            old[at] = fresh
+
+    def of(self, lanes: np.ndarray) -> _State:
+        return _State(*(a[lanes] for a in self._arrays()))
+
+    def size(self, lanes: Any = slice(None)) -> np.ndarray:
+        """The squared gradient, measured in the scale."""
+        return np.sum(self.gradient[lanes] ** 2 / self.scale[lanes], -1)
+
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        return self.value, self.gradient, self.hessian, self.scale, self.linear
 
 
 def _derivatives(
     model: Model, targets: np.ndarray, weights: np.ndarray, theta: np.ndarray, delta: float, held: np.ndarray
-) -> tuple[np.ndarray, ...]:
-    """Objective, gradient, Hessian, the diagonal scale, and which coefficients carry a share of the loss, per lane."""
+) -> _State:
     at = model.derivatives(theta)
     r = at.predicted - targets
     size = np.abs(r)
@@ -329,7 +406,7 @@ def _derivatives(
     slope = weights * np.clip(r, -delta, delta)
     jacobian = at.jacobian
     gradient = np.matmul(jacobian, slope[..., None])[..., 0]
-    hessian = np.matmul(jacobian * (weights * inside)[:, None], jacobian.transpose(0, 2, 1)) + at.curvature(slope)
+    hessian = at.hessian(weights * inside, slope)
     irls = weights * delta / np.maximum(size, delta)
     # The addition lets a term that vanishes come to rest: its own scale vanishes with its gradient.
     scale = np.matmul(jacobian**2, irls[..., None])[..., 0] + 1e-6 * irls.sum(-1, keepdims=True)
@@ -339,7 +416,7 @@ def _derivatives(
         hessian[:, held, held] = 1.0
     for part in (gradient, hessian, scale):
         part[outside] = 1.0
-    return value, gradient, hessian, scale, at.linear & ~held
+    return _State(value, gradient, hessian, scale, at.linear & ~held)
 
 
 def _bounded(step: np.ndarray, linear: np.ndarray) -> np.ndarray:
@@ -349,9 +426,16 @@ def _bounded(step: np.ndarray, linear: np.ndarray) -> np.ndarray:
     return np.where(linear, np.log1p(np.where(linear, step, 0.0)), step)
 
 
+_FEW = 8  # lanes, up to which all are likely to be positive definite at once
+
+
 def _solve_positive(matrix: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Solution of every lane, and which matrices are positive definite (LAPACK's Cholesky refuses all of them for one)."""
     p = matrix.shape[-1]
+    if len(matrix) <= _FEW:
+        with contextlib.suppress(np.linalg.LinAlgError):
+            np.linalg.cholesky(matrix)
+            return np.linalg.solve(matrix, right[..., None])[..., 0], np.ones(len(matrix), bool)
     left = matrix.copy()
     good = np.ones(len(matrix), bool)
     for j in range(p - 1):

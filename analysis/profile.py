@@ -252,9 +252,8 @@ def standard_errors(fit: Fit, boot: Bootstrap) -> tuple[dict[str, Errors], str |
     psi = weights * np.clip(r, -fit.delta, fit.delta)
     at = fit.model.derivatives(fit.theta[None])
     columns = at.jacobian[0]
-    hessian = (columns * (weights * inside)) @ columns.T
-    if not inside.all():  # for least squares the expected Hessian is meant, as in HC0 (White 1980)
-        hessian = hessian + at.curvature(psi[None])[0]
+    # For least squares the expected Hessian is meant, as in HC0 (White 1980).
+    hessian = at.hessian((weights * inside)[None], (np.zeros_like(psi) if inside.all() else psi)[None])[0]
     bread = np.linalg.pinv(hessian, rcond=1e-14, hermitian=True)
     scale = np.sum(psi**2 / weights) / max(1, fit.degrees_of_freedom) / max(np.mean(weights * inside), 1 / len(r))
     clusters = int(fit.rows.groups.max()) + 1

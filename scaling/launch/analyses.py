@@ -25,6 +25,7 @@ COMMANDS = {
     "record": ("analysis.predict", "--record"),
     "score": ("analysis.predict", "--score"),
     "plot": ("analysis.plot_scaling",),
+    "report": ("analysis.report",),
 }
 
 

@@ -38,15 +38,16 @@ def failures(items: Sequence[Item], now: Mapping[str, Phase], causes: Mapping[st
 
 
 def law(analyses: Analyses, scored: bool) -> list[str]:
-    """The fitted law in words, the score of the recorded prediction, and the picture."""
+    """The score of the recorded prediction, the fitted law in words with its picture, and the report."""
     out = []
-    for name in ["score", "plot"] if scored else ["plot"]:
+    lacking = {"score": "score", "plot": "picture", "report": "report"}
+    for name in lacking if scored else ("plot", "report"):
         result = analyses.wait(name)
         if result.ok:
             out.append(result.words)
         else:
             last = result.words.splitlines()[-1] if result.words else "it printed nothing"
-            out.append(f"no {'score' if name == 'score' else 'picture'}: {last}")
+            out.append(f"no {lacking[name]}: {last}")
     return [line for line in out if line]
 
 

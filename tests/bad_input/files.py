@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 
 from .case import CORPUS, LAUNCH, ONE, PLOT, PREDICT, TRAIN, Case
-from .world import change, compressed, copy, copy_file, remove, shorten, store_json, write, zstd
+from .world import TABLE, change, compressed, copy, copy_file, edit_table, remove, shorten, store_json, write, zstd
 
 CASES: dict[str, list[Case]] = {
     "Text": [
@@ -239,6 +240,34 @@ CASES: dict[str, list[Case]] = {
             "text among the numbers", f"{PLOT} --csv mine.csv",
             ("mine.csv:4", "tokens", "'2M'", "correct or remove the row"),
             change("mine.csv", "\n50000.0,2000000.0", "\n\n50000.0,2M"),
+        ),
+        Case(
+            "several bad values", f"{PLOT} --csv mine.csv",
+            ("mine.csv:3: val_loss=''", "mine.csv:6: val_loss='nan'", "mine.csv:8: tokens='0'", "the other 6 rows can be"),
+            edit_table({3: ("val_loss", ""), 6: ("val_loss", "nan"), 8: ("tokens", "0")}),
+        ),
+        Case(
+            "a row twice", f"{PLOT} --csv mine.csv",
+            ("mine.csv:11", "val_loss=", "is line 4 again", "leave it out with --skip-bad"),
+            write("mine.csv", TABLE + TABLE.splitlines(True)[3]),
+        ),
+        Case(
+            "parameters in millions", f"{PLOT} --csv mine.csv",
+            ("mine.csv:2", "params='0.05'", "no count of parameters", "say --map N=params*1e6;"),
+            edit_table({2 + i: ("params", n) for i, n in enumerate(["0.05"] * 3 + ["0.1"] * 3 + ["0.2"] * 3)}),
+        ),
+        Case(
+            "a loss in bits among nats", f"{PLOT} --csv mine.csv",
+            ("mine.csv:6", "val_loss='1.87", "as bits beside nats", "say --map loss=val_loss*1"),
+            edit_table({6: ("val_loss", lambda loss: str(float(loss) / math.log(2)))}),
+        ),
+        Case(
+            "a factor that is no number", f"{PLOT} --csv mine.csv --map N=params*M",
+            ("mine.csv", "--map N=params*M", "factor 'M'", "such as 1e6"),
+        ),
+        Case(
+            "bad rows of a folder of runs", f"{PLOT} --runs runs/sweep --skip-bad",
+            ("--skip-bad", "rows of a --csv", "leave it out", "run folders need none"),
         ),
         Case(
             "a table of a header", f"{PLOT} --csv mine.csv",

@@ -110,6 +110,15 @@ def change(path: str, old: str, new: str) -> Spoil:
     return spoil
 
 
+def edit_table(cells: dict[int, tuple[str, str | Callable[[str], str]]]) -> Spoil:
+    """Changes a cell in lines of mine.csv: line number -> column and its new text, or what makes that of the old."""
+    lines = [line.split(",") for line in TABLE.splitlines()]
+    for number, (column, new) in cells.items():
+        at = lines[0].index(column)
+        lines[number - 1][at] = new if isinstance(new, str) else new(lines[number - 1][at])
+    return write("mine.csv", "\n".join(",".join(line) for line in lines) + "\n")
+
+
 def shorten(path: str, part: float = 0.5) -> Spoil:
     """Cuts a file."""
 

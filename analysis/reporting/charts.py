@@ -1,0 +1,322 @@
+"""The report's charts, as Plotly figures: hover, zoom, one look.  Colours are those of the PNG: dark for small models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analysis import words
+from analysis.figure import PALEST, RED, Sizes, smooth
+from analysis.story import RECORDED, Story, frontier
+from scaling.units import format_count
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+_CURVE_POINTS = 120  # of a training curve: what a screen shows
+_LABEL = "%{customdata}<extra></extra>"
+
+
+def _figure(x: str, y: str, title: str, log_x: bool = True, log_y: bool = True) -> Figure:
+    """An empty figure with the report's axes."""
+    import plotly.graph_objects as go
+
+    axis = {"showgrid": True, "gridcolor": "#e6e9ed", "linecolor": "#8c959f", "zeroline": False, "automargin": True}
+    exponents = {"exponentformat": "power", "minexponent": 4}
+    out = go.Figure()
+    out.update_layout(
+        template="none", title={"text": title, "font": {"size": 15}, "x": 0.01}, margin={"l": 64, "r": 16, "t": 44, "b": 56},
+        font={"family": "system-ui, sans-serif", "size": 12, "color": "#1f2328"}, hovermode="closest",
+        legend={"font": {"size": 11}, "tracegroupgap": 4}, hoverlabel={"align": "left"},
+        paper_bgcolor="white", plot_bgcolor="white",
+    )  # fmt: skip
+    out.update_xaxes(title={"text": x}, type="log" if log_x else "linear", **axis, **(exponents if log_x else {}))
+    out.update_yaxes(title={"text": y}, type="log" if log_y else "linear", **axis, **({"dtick": "D1"} if log_y else {}))
+    if log_y:
+        out.update_yaxes(tickformat=".3~g", dtick=None, nticks=8, minor={"showgrid": False})
+    return out
+
+
+def _colours(sizes: Sizes) -> dict[float, str]:
+    from plotly.colors import sample_colorscale
+
+    lo, hi = sizes.log_range
+    where = [PALEST * float((np.log(n) - lo) / (hi - lo)) for n in sizes.labels]
+    return dict(zip(sizes.labels, sample_colorscale("Viridis", where), strict=True))
+
+
+def compute(story: Story) -> Figure:
+    """Loss against compute: every training curve, every run, the law at each size, the frontier with its band."""
+    sizes = Sizes.of(story)
+    colours = _colours(sizes)
+    out = _figure(f"C, training FLOPs ({story.convention})", "L, loss (nats per token)", "Loss against compute")
+    _add_frontier(out, story)
+    _add_curves(out, story, colours)
+    if not sizes.many:
+        _add_law(out, story, sizes, colours)
+    _add_runs(out, story, sizes, colours)
+    _add_targets(out, story)
+    losses = [r.loss for r in story.table.rows if r.loss is not None] + [e for t in story.targets for e in t["interval"]]
+    lo, hi = min(losses) * 0.97, max(losses) * 1.08
+    out.update_yaxes(range=[np.log10(lo), np.log10(hi)])
+    out.update_xaxes(range=[float(v) for v in np.log10(story.compute_range())])
+    return out
+
+
+def _add_frontier(out: Figure, story: Story) -> None:
+    if story.boot is None:
+        return
+    flops = np.geomspace(*story.compute_range(), 60)
+    band = frontier(story, flops)
+    if not np.isfinite(band["loss"]).any():
+        return
+    group = {"legendgroup": "frontier", "hoverinfo": "skip"}
+    out.add_scatter(x=flops, y=band["hi"], mode="lines", line={"width": 0}, showlegend=False, **group)
+    out.add_scatter(
+        x=flops,
+        y=band["lo"],
+        mode="lines",
+        line={"width": 0},
+        fill="tonexty",
+        fillcolor="rgba(60,60,60,0.14)",
+        showlegend=False,
+        **group,
+    )
+    label = (
+        [
+            f"best for {c:.3g} FLOPs<br>N* {format_count(n)}, D* {format_count(d)} ({d / n:.3g} tokens/param)"
+            f"<br>L* {loss:.4f} [{a:.4f}, {b:.4f}]"
+            for c, n, d, loss, a, b in zip(
+                flops, band["n_params"], band["n_tokens"], band["loss"], band["lo"], band["hi"], strict=True
+            )
+        ]
+        if np.isfinite(band["n_params"]).all()
+        else [f"{c:.3g} FLOPs: {loss:.4f}" for c, loss in zip(flops, band["loss"], strict=True)]
+    )
+    out.add_scatter(
+        x=flops, y=band["loss"], mode="lines", line={"color": "black", "dash": "dash", "width": 2}, legendgroup="frontier",
+        name=f"frontier, {100 * story.level:g} %", customdata=label, hovertemplate=_LABEL,
+    )  # fmt: skip
+
+
+def _add_curves(out: Figure, story: Story, colours: dict[float, str]) -> None:
+    """Every training curve, smoothed, over its own FLOPs."""
+    rows = {r.id: r for r in story.table.rows}
+    first = True
+    for c in story.curves:
+        row = rows[c.id]
+        if not len(c.tokens) or not row.n_tokens:
+            continue
+        tokens, loss = smooth(c.tokens, c.loss)
+        keep = np.unique(np.linspace(0, len(tokens) - 1, _CURVE_POINTS).astype(int))
+        out.add_scatter(
+            x=tokens[keep] * row.flops / row.n_tokens, y=loss[keep], mode="lines", name="training curves", legendgroup="curves",
+            showlegend=first, line={"width": 1, "color": colours.get(c.n_params, "#888888")}, opacity=0.55,
+            hovertemplate=f"{c.id}<br>%{{x:.3g}} FLOPs, training loss %{{y:.4f}}<extra></extra>",
+        )  # fmt: skip
+        first = False
+
+
+def _add_law(out: Figure, story: Story, sizes: Sizes, colours: dict[float, str]) -> None:
+    """The law at each size, over the compute that its runs could have."""
+    if story.boot is None:
+        return
+    lo, hi = story.compute_range()
+    for n, name in sizes.labels.items():
+        same = [r for r in story.table.rows if r.n_params == n]
+        per_token = float(np.mean([r.flops / r.n_tokens for r in same]))
+        flops = np.geomspace(max(lo, min(r.flops for r in same) / 1.6), min(hi, max(r.flops for r in same) * 1.6), 40)
+        loss = story.boot.fit.expected(n, flops / per_token, flops)
+        out.add_scatter(
+            x=flops, y=loss, mode="lines", line={"color": colours[n], "width": 1.3, "dash": "dot"}, name="law at fixed N",
+            legendgroup="law", showlegend=n == next(iter(sizes.labels)),
+            hovertemplate=f"law, N {name}: %{{y:.4f}}<extra></extra>",
+        )  # fmt: skip
+
+
+def _add_runs(out: Figure, story: Story, sizes: Sizes, colours: dict[float, str]) -> None:
+    """Runs: fitted ones filled, those left out hollow with the reason on hover."""
+    marker: dict[str, Any] = {"size": 9 if len(story.table.rows) < 60 else 6}
+    fitted = story.table.fitted
+    if sizes.many:
+        colour: Any = [np.log10(r.n_params) for r in fitted]
+        bar = {"title": {"text": "log10 N"}, "thickness": 12, "len": 0.7}
+        scale = {
+            "color": colour,
+            "colorscale": "Viridis",
+            "showscale": True,
+            "colorbar": bar,
+            "line": {"width": 0.5, "color": "white"},
+        }
+        out.add_scatter(
+            x=[r.flops for r in fitted], y=[r.loss for r in fitted], mode="markers", name="measured", showlegend=False,
+            marker=marker | scale, customdata=[_run(r) for r in fitted], hovertemplate=_LABEL,
+        )  # fmt: skip
+    else:
+        for n, name in sizes.labels.items():
+            rows = [r for r in fitted if r.n_params == n]
+            out.add_scatter(
+                x=[r.flops for r in rows], y=[r.loss for r in rows], mode="markers", name=f"N {name}", legendgroup=name,
+                marker=marker | {"color": colours[n], "line": {"width": 0.8, "color": "white"}},
+                customdata=[_run(r) for r in rows], hovertemplate=_LABEL,
+            )  # fmt: skip
+    left = [r for r in story.table.excluded if r.loss is not None]
+    if left:
+        out.add_scatter(
+            x=[r.flops for r in left], y=[r.loss for r in left], mode="markers", name="left out",
+            marker={"size": 8, "symbol": "circle-open", "color": [colours.get(r.n_params, "#888888") for r in left]},
+            customdata=[f"{_run(r)}<br>left out: {r.excluded}" for r in left], hovertemplate=_LABEL,
+        )  # fmt: skip
+
+
+def _run(row: Any) -> str:
+    return (
+        f"{row.id}<br>N {format_count(row.n_params)}, D {format_count(row.n_tokens)} "
+        f"({row.n_tokens / row.n_params:.3g} tokens/param)<br>{row.flops:.3g} FLOPs, loss {row.loss:.4f}"
+    )
+
+
+def _add_targets(out: Figure, story: Story) -> None:
+    """The largest rung: intervals as predicted, stars where it has been measured."""
+    if not story.targets:
+        return
+    how = "predicted before it trained" if story.targets_source == RECORDED else "predicted afterwards"
+    x = [t["flops"] * 0.97 for t in story.targets]
+    y = [t["predicted"] for t in story.targets]
+    error = {
+        "type": "data", "symmetric": False, "color": RED, "thickness": 1.5, "width": 5,
+        "array": [max(0.0, t["interval"][1] - t["predicted"]) for t in story.targets],
+        "arrayminus": [max(0.0, t["predicted"] - t["interval"][0]) for t in story.targets],
+    }  # fmt: skip
+    label = [
+        f"{t['member']}<br>predicted {t['predicted']:.4f} [{t['interval'][0]:.4f}, {t['interval'][1]:.4f}]"
+        for t in story.targets
+    ]
+    marker = {"symbol": "diamond-open", "size": 9, "color": RED, "line": {"width": 2}}
+    out.add_scatter(
+        x=x,
+        y=y,
+        error_y=error,
+        mode="markers",
+        marker=marker,
+        name=f"largest rung, {how}",
+        customdata=label,
+        hovertemplate=_LABEL,
+    )
+    done = [t for t in story.targets if t["measured"] is not None]
+    if done:
+        out.add_scatter(
+            x=[t["flops"] for t in done], y=[t["measured"] for t in done], mode="markers", name="largest rung, measured",
+            marker={"symbol": "star", "size": 14, "color": "#d4c11d", "line": {"width": 1, "color": "black"}},
+            customdata=[f"{t['member']}<br>measured {t['measured']:.4f}, predicted {t['error_percent']:+.2f} %" for t in done],
+            hovertemplate=_LABEL,
+        )  # fmt: skip
+
+
+def residuals(story: Story) -> Figure:
+    """Measured over the law, in percent, against compute."""
+    assert story.boot is not None
+    sizes = Sizes.of(story)
+    colours = _colours(sizes)
+    out = _figure("C, training FLOPs", "off the law, %", "Residuals", log_y=False)
+    off = 100 * np.expm1(story.boot.fit.residuals)
+    rows = story.table.fitted
+    out.add_hline(y=0, line={"color": "black", "width": 1})
+    out.add_scatter(
+        x=[r.flops for r in rows], y=off, mode="markers", showlegend=False,
+        marker={"size": 8 if len(rows) < 60 else 5, "color": [colours.get(r.n_params, "#888888") for r in rows]},
+        customdata=[f"{_run(r)}<br>{v:+.2f} % off the law" for r, v in zip(rows, off, strict=True)], hovertemplate=_LABEL,
+    )  # fmt: skip
+    top = 1.15 * float(np.abs(off).max() or 1.0)
+    out.update_yaxes(range=[-top, top])
+    return out
+
+
+def intervals(entries: Sequence[tuple[str, float, float, float]], name: str, level: float) -> Figure:
+    """An interval plot: (label, value, lo, hi) from top to bottom, of the quantity ``name``."""
+    out = _figure(name, "", f"{name}, {100 * level:g} % intervals", log_x=False, log_y=False)
+    labels, values, lo, hi = zip(*entries, strict=True)
+    error = {
+        "type": "data", "symmetric": False, "thickness": 2, "width": 6, "color": "#2f5d8a",
+        "array": [max(0.0, h - v) for v, h in zip(values, hi, strict=True)],
+        "arrayminus": [max(0.0, v - a) for v, a in zip(values, lo, strict=True)],
+    }  # fmt: skip
+    out.add_scatter(
+        x=values, y=labels, mode="markers", error_x=error, marker={"size": 9, "color": "#2f5d8a"}, showlegend=False,
+        customdata=[f"{n}: {v:.4g} [{a:.4g}, {b:.4g}]" for n, v, a, b in entries], hovertemplate=_LABEL,
+    )  # fmt: skip
+    out.update_yaxes(autorange="reversed", type="category")
+    out.update_layout(margin={"l": 170})
+    return out
+
+
+def scorecard(scores: Sequence[dict[str, Any]]) -> Figure:
+    """Every scored prediction, in percent off what was measured: inside its interval or not."""
+    out = _figure("prediction over measured, %", "", "Predictions against what came", log_x=False, log_y=False)
+    for hit, colour, name in ((True, "#1a7f37", "inside its interval"), (False, RED, "outside")):
+        some = [s for s in scores if s["hit"] is hit]
+        if not some:
+            continue
+        off = [100 * (s["predicted"] / s["measured"] - 1) for s in some]
+        ends = [[100 * (e / s["measured"] - 1) for e in s["interval"]] for s in some]
+        error = {
+            "type": "data", "symmetric": False, "thickness": 2, "width": 6, "color": colour,
+            "array": [max(0.0, e[1] - v) for v, e in zip(off, ends, strict=True)],
+            "arrayminus": [max(0.0, v - e[0]) for v, e in zip(off, ends, strict=True)],
+        }  # fmt: skip
+        label = [
+            f"{s['member']}: predicted {s['predicted']:.4f} {words.between(s['interval'], 5)}, measured {s['measured']:.4f}"
+            for s in some
+        ]
+        out.add_scatter(
+            x=off, y=[s["member"] for s in some], error_x=error, mode="markers", name=name,
+            marker={"size": 9, "color": colour}, customdata=label, hovertemplate=_LABEL,
+        )  # fmt: skip
+    out.add_vline(x=0, line={"color": "black", "width": 1})
+    out.update_yaxes(autorange="reversed", type="category")
+    out.update_layout(margin={"l": 170})
+    return out
+
+
+def profile(
+    values: np.ndarray, objective: np.ndarray, best: float, ends: tuple[float, float], name: str, level: float
+) -> Figure:
+    """The objective re-optimised at fixed values of one parameter, and the interval that it gives."""
+    out = _figure(name, "objective over its minimum", f"Profile of {name}", log_x=False, log_y=False)
+    out.add_vrect(x0=ends[0], x1=ends[1], fillcolor="#2f5d8a", opacity=0.1, line_width=0)
+    out.add_vline(x=best, line={"color": "black", "width": 1, "dash": "dot"})
+    out.add_scatter(
+        x=values, y=objective, mode="lines+markers", line={"color": "#2f5d8a"}, marker={"size": 5}, showlegend=False,
+        hovertemplate=f"{name} = %{{x:.5g}}: %{{y:.5g}}<extra></extra>",
+    )  # fmt: skip
+    return out
+
+
+def bowls(profiles: Sequence[dict[str, Any]], name: str = "IsoFLOP profiles") -> Figure:
+    """Loss against N at each budget: points, the fitted curve, and its vertex.
+
+    ``profiles``: dicts of 'flops', 'n', 'loss' (points), 'curve_n', 'curve_loss', 'n_opt', 'loss_opt' (None without a vertex).
+    """
+    from plotly.colors import sample_colorscale
+
+    out = _figure("N, parameters", "L, loss (nats per token)", name)
+    where = np.linspace(0.05, PALEST, len(profiles)) if len(profiles) > 1 else [0.4]
+    for p, colour in zip(profiles, sample_colorscale("Plasma", list(where)), strict=True):
+        label = f"{p['flops']:.3g} FLOPs"
+        out.add_scatter(
+            x=p["n"], y=p["loss"], mode="markers", name=label, legendgroup=label, marker={"color": colour, "size": 7},
+            hovertemplate=f"{label}<br>N %{{x:.3s}}, loss %{{y:.4f}}<extra></extra>",
+        )  # fmt: skip
+        out.add_scatter(
+            x=p["curve_n"], y=p["curve_loss"], mode="lines", line={"color": colour, "width": 1.5}, legendgroup=label,
+            showlegend=False, hoverinfo="skip",
+        )  # fmt: skip
+        if p["n_opt"] is not None:
+            out.add_scatter(
+                x=[p["n_opt"]], y=[p["loss_opt"]], mode="markers", legendgroup=label, showlegend=False,
+                marker={"symbol": "x", "size": 10, "color": colour, "line": {"width": 1, "color": "black"}},
+                hovertemplate=f"best at {label}: N %{{x:.3s}}, loss %{{y:.4f}}<extra></extra>",
+            )  # fmt: skip
+    return out
