@@ -1,5 +1,6 @@
 """Bootstraps against published standard errors, coverage on simulated sweeps, and prediction intervals."""
 
+import dataclasses
 import importlib.util
 import pathlib
 import sys
@@ -61,12 +62,12 @@ def test_refits_are_exact(chinchilla):
 
 def test_wild_weights_are_shared_within_a_trunk():
     """Fails when branches of one trunk are redrawn apart: two trunks then have more than 6 x 6 different draws."""
-    two = tuple(load.dataclasses.replace(r, cluster=str(i < 7)) for i, r in enumerate(ladder(np.random.default_rng(2)).rows))
+    two = tuple(dataclasses.replace(r, cluster=str(i < 7)) for i, r in enumerate(ladder(np.random.default_rng(2)).rows))
     boot = intervals.bootstrap(fit.fit(load.Table("arrays", two), delta=1e-2), 200)
     assert 20 < len(np.unique(boot.params["beta"].round(9))) <= 36
     table = ladder(np.random.default_rng(2), shared=0.004, single=1e-5)
     f = fit.fit(table, delta=1e-2)
-    apart = fit.fit(load.Table("arrays", tuple(load.dataclasses.replace(r, cluster=r.id) for r in table.rows)), delta=1e-2)
+    apart = fit.fit(load.Table("arrays", tuple(dataclasses.replace(r, cluster=r.id) for r in table.rows)), delta=1e-2)
     together, single = (intervals.bootstrap(x, 300, kind="wild") for x in (f, apart))
     assert together.clusters == 5 and single.clusters == 15
     assert len(np.unique(together.theta.round(9), axis=0)) > 250  # six-point weights: two-point ones have 32 draws
@@ -161,7 +162,7 @@ def test_bias_correction_moves_the_median_to_the_fit():
         assert np.median(boot.unbiased(values, point)) == pytest.approx(
             np.quantile(values, 2 * quantile - 0.5), abs=0.15 * values.std()
         )
-        wild = load.dataclasses.replace(boot, kind="wild")
+        wild = dataclasses.replace(boot, kind="wild")
         assert wild.interval(values, 0.9, point) == wild.interval(values, 0.9)
     plain = boot.unbiased(values, float(np.median(values)))
     assert np.allclose(np.quantile(plain, [0.1, 0.9]), np.quantile(values, [0.1, 0.9]), atol=0.05 * values.std())
