@@ -98,15 +98,14 @@ def inseparable(fit: Fit) -> list[str]:
     Either log N and log D are collinear (|correlation| > 0.995) under a law of both: along D = c N^q the two power laws are two
     powers of one variable, which trade against each other and against E.  Or the scaled normal matrix is worse than 1e6.
     """
-    out = []
     if abs(correlation := collinearity(fit.rows.columns)) > MAX_COLLINEAR and {"N", "D"} <= set(fit.law.variables):
-        out.append(
+        return [
             f"tokens grow in step with parameters in all rows (correlation of logs {correlation:.4f}), so the two power laws "
             f"cannot be told apart: add rows with other tokens per parameter"
-        )
+        ]
     if (worst := condition(fit)) > MAX_CONDITION:
-        out.append(f"the condition number of the normal matrix is {worst:.1e} (limit {MAX_CONDITION:.0e})")
-    return out
+        return [f"the condition number of the normal matrix is {worst:.1e} (limit {MAX_CONDITION:.0e})"]
+    return []
 
 
 def collinearity(columns: Mapping[str, np.ndarray]) -> float:

@@ -44,8 +44,11 @@ def law(boot: intervals.Bootstrap, level: float) -> list[str]:
     )
     lines.append(f"intervals: {boot.words()}" + (f"; {boot.unconverged} did not converge" if boot.unconverged else ""))
     lines.append(f"condition number of the scaled normal matrix {identify.condition(fit):.2g}{ridge(boot) if quote else ''}")
-    for what, verdict in identify.judge_parameters(boot, level).items():
-        lines.append(f"{_NAMES.get(what, f'{what}:')} {verdict_words(verdict)}")
+    verdicts = identify.judge_parameters(boot, level)
+    if not quote:
+        lines.append(f"{', '.join(verdicts)}: {verdict_words(next(iter(verdicts.values())))}")
+        return lines
+    lines += [f"{_NAMES.get(what, f'{what}:')} {verdict_words(verdict)}" for what, verdict in verdicts.items()]
     return lines
 
 
