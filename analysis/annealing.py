@@ -19,7 +19,7 @@ import numpy as np
 from analysis import cli, load
 from analysis.figure import GREY, RED, STYLE
 from analysis.fit import Fit, Rows, fit_rows
-from analysis.laws.annealing import ANNEALING, schedule_areas
+from analysis.laws import ANNEALING, DATA, schedule_areas
 from analysis.words import number
 from scaling import runs
 from scaling.cli import Parser
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 SKIP = 0.1  # part of a size's longest run, from its start, that is not fitted: a power law does not describe it
 # Steps that annealing takes to act, 1 / (1 - momentum); the paper's momenta mean 100 to 1,000, in runs of some 20,000 steps.
-MEMORIES = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
-FITTED = 2  # of them, those that fit best at a grid of alpha
+MEMORIES = tuple(round(m) for m in np.geomspace(5, 1280, 33))
+FITTED = 3  # of them, those that fit best at a grid of alpha
 MIN_ROWS = 20
 
 
@@ -82,17 +82,26 @@ class Curves:
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-    """An annealed run that the others of its size predict."""
+    """An annealed run that the others of its size predict.
+
+    ``same_gain`` is what one would say without the law: the power law of S1 through the losses before any annealing, times what
+    annealing gained the others on average; None where too few losses are.
+    """
 
     id: str
     steps: int
     predicted: float
+    same_gain: float | None
     measured: float
     memory: int
 
     @property
     def error_percent(self) -> float:
         return 100 * (self.predicted / self.measured - 1)
+
+    @property
+    def same_gain_error_percent(self) -> float | None:
+        return None if self.same_gain is None else 100 * (self.same_gain / self.measured - 1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,7 +119,7 @@ def trajectories(path: pathlib.Path) -> list[Trajectory]:
     """The finished runs of a sweep folder that have a training curve.
 
     Raises:
-      LoadError: when there is none, or a branch whose trunk's curve is missing.
+      LoadError: when there is none, or a branch whose trunk, or the trunk's curve, is missing.
     """
     table, members = load.runs(path), {m.id: m for m in runs.members(path)}
     known: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
@@ -123,12 +132,21 @@ def trajectories(path: pathlib.Path) -> list[Trajectory]:
             if not rows:
                 raise load.LoadError(f"{member.path / runs.METRICS}: no training losses; train {member_id}, or remove it")
             steps, rates, losses = (np.array([r[k] for r in rows], float) for k in ("step", "lr", "loss"))
-            parent, plan = (member.read(runs.SPEC) or {}).get("parent"), member.read(runs.PLAN) or {}
-            before = history(parent)[0][: int(plan["fork_steps"])] if parent else np.empty(0)
-            end = max(int(steps[-1]), int((member.read(runs.DONE) or {}).get("steps", 0)))
-            here = np.interp(np.arange(len(before) + 1, end + 1), steps, rates)  # rates are logged now and then
+            before, done = trunk(member), member.read(runs.DONE) or {}
+            then = np.arange(len(before), max(int(steps[-1]), int(done.get("steps", 0)))) + 1
+            # Rates are logged now and then.  Before the first step the rate is 0, so that a warm-up rises from its start.
+            here = np.interp(then, [len(before), *steps], [before[-1] if len(before) else 0.0, *rates])
             known[member_id] = np.concatenate([before, here]), steps.astype(int), losses
         return known[member_id]
+
+    def trunk(member: runs.Member) -> np.ndarray:
+        """The rates of the steps before a branch's fork; none for another run."""
+        parent = (member.read(runs.SPEC) or {}).get("parent")
+        if parent is None:
+            return np.empty(0)
+        if parent not in members:
+            raise load.LoadError(f"{member.path}: its trunk {parent} is not in {path}; give the sweep's folder")
+        return history(parent)[0][: int((member.read(runs.PLAN) or {})["fork_steps"])]
 
     done = [r for r in table.rows if r.state == load.FINISHED]
     if not done:
@@ -140,13 +158,13 @@ def _areas(t: Trajectory, memory: int) -> dict[str, np.ndarray]:
     return dict(zip(("S1", "S2"), schedule_areas(t.rates, 1 - 1 / memory), strict=True))
 
 
-def fit_curves(found: Sequence[Trajectory], skip: float = SKIP) -> Curves:
+def fit_curves(found: Sequence[Trajectory]) -> Curves:
     """Least squares of log loss over the rows of all curves of one size, with the memory that fits best.
 
     Raises:
       LoadError: for fewer than 20 rows.
     """
-    first = skip * max(t.steps[-1] for t in found)
+    first = SKIP * max(t.steps[-1] for t in found)
     kept = [t.steps[t.steps > first] for t in found]
     if sum(map(len, kept)) < MIN_ROWS:
         raise load.LoadError(f"{found[0].size}: fewer than {MIN_ROWS} training losses after step {first:.0f}: log more often")
@@ -173,9 +191,27 @@ def leave_one_out(found: Sequence[Trajectory]) -> tuple[HeldOut, ...]:
     annealed = [t for t in found if t.final is not None]
     out = []
     for t in annealed if len(annealed) > 1 else []:
-        curves = fit_curves([other for other in found if other is not t])
-        out.append(HeldOut(t.id, len(t.rates), curves.final(t), float(t.final or math.nan), curves.memory))
+        others = [other for other in found if other is not t]
+        curves = fit_curves(others)
+        measured = float(t.final or math.nan)
+        out.append(HeldOut(t.id, len(t.rates), curves.final(t), _same_gain(t, others), measured, curves.memory))
     return tuple(out)
+
+
+def _same_gain(t: Trajectory, others: Sequence[Trajectory]) -> float | None:
+    """``HeldOut.same_gain``."""
+    first, areas = SKIP * max(o.steps[-1] for o in others), [_areas(o, MEMORIES[0]) for o in others]
+    before = [(o.steps > first) & (np.abs(a["S2"][o.steps - 1]) < 1e-9) for o, a in zip(others, areas, strict=True)]
+    forward = np.concatenate([a["S1"][o.steps[b] - 1] for o, a, b in zip(others, areas, before, strict=True)])
+    if len(forward) < MIN_ROWS:
+        return None
+    losses = np.concatenate([o.loss[b] for o, b in zip(others, before, strict=True)])
+    law = fit_rows(Rows.of({"D": forward}, losses), DATA, loss="squared")  # S1 in the place of tokens
+
+    def end(run: Trajectory) -> float:
+        return float(law.at({"D": _areas(run, MEMORIES[0])["S1"][-1:]})[0, 0])
+
+    return end(t) * math.exp(np.mean([math.log(o.final / end(o)) for o in others if o.final is not None]))
 
 
 def study(found: Sequence[Trajectory], label: str | None = None) -> list[Size]:
@@ -195,10 +231,10 @@ def study(found: Sequence[Trajectory], label: str | None = None) -> list[Size]:
     return out
 
 
-def spread(sizes: Sequence[Size]) -> float:
-    """Root mean square of all held-out errors, in percent; not a number where there are none."""
-    errors = [h.error_percent for s in sizes for h in s.held_out]
-    return float(np.sqrt(np.mean(np.square(errors)))) if errors else math.nan
+def spread(errors: Sequence[float | None]) -> float | None:
+    """Root mean square of errors; None where one is missing, or all are."""
+    known = [e for e in errors if e is not None]
+    return float(np.sqrt(np.mean(np.square(known)))) if known and len(known) == len(errors) else None
 
 
 def in_words(sizes: Sequence[Size]) -> list[str]:
@@ -217,26 +253,32 @@ def in_words(sizes: Sequence[Size]) -> list[str]:
                 f"        {h.id} ({format_count(h.steps)} steps) from the others: predicted {h.predicted:.4f}, measured "
                 f"{h.measured:.4f}: {h.error_percent:+.2f} %"
             )
-    count = sum(len(s.held_out) for s in sizes)
-    if count:
-        out.append(f"held-out final validation losses: root mean square error {spread(sizes):.2f} % over {count} runs")
-    else:
-        out.append("no size has two annealed runs: nothing can be held out")
-    return out
+    held = [h for s in sizes for h in s.held_out]
+    if (error := spread([h.error_percent for h in held])) is None:
+        return [*out, "no size has two annealed runs: nothing can be held out"]
+    plain = spread([h.same_gain_error_percent for h in held])
+    beside = "" if plain is None else f"; with the same gain from annealing for all, instead of S2: {plain:.2f} %"
+    return [*out, f"held-out final validation losses: root mean square error {error:.2f} % over {len(held)} runs{beside}"]
 
 
 def to_json(sizes: Sequence[Size]) -> dict[str, Any]:
     """All numbers of the words and the figure."""
+    held = [h for s in sizes for h in s.held_out]
     return {
         "form": ANNEALING.name, "latex": ANNEALING.latex, "skipped_part": SKIP,
-        "rms_error_percent": spread(sizes) if any(s.held_out for s in sizes) else None,
+        "rms_error_percent": spread([h.error_percent for h in held]),
+        "rms_error_percent_same_gain": spread([h.same_gain_error_percent for h in held]),
         "sizes": [
             {
                 "size": s.label, "n_params": s.n_params, "params": s.curves.fit.params, "memory_steps": s.curves.memory,
                 "validation_gap_log": s.curves.gap, "n_rows": len(s.curves.fit.residuals),
                 "residual_sd_log": s.curves.fit.sigma, "edges": list(s.curves.fit.edges),
                 "runs": [t.id for t in s.trajectories],
-                "held_out": [dataclasses.asdict(h) | {"error_percent": h.error_percent} for h in s.held_out],
+                "held_out": [
+                    dataclasses.asdict(h)
+                    | {"error_percent": h.error_percent, "same_gain_error_percent": h.same_gain_error_percent}
+                    for h in s.held_out
+                ],
             }
             for s in sizes
         ],

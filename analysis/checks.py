@@ -241,7 +241,8 @@ def bits_beside_nats(n: np.ndarray, d: np.ndarray, loss: np.ndarray) -> OtherLos
 
     Plain means: the majority lies within 10 % of E + A N^-alpha + B D^-beta, fitted to it alone; every row of the minority lies
     within 3 % (or three standard deviations, 5 % at most) of 1.4427 times it, or all of its reciprocal, at sizes and token
-    counts among those of the majority.  The split is found by fitting with and without the factor in turn, from several starts.
+    counts to which that law can be followed.  The split is found by fitting with and without the factor in turn, from several
+    starts.
     """
     if len(loss) < _LEAST_ROWS:
         return None
@@ -266,7 +267,7 @@ def bits_beside_nats(n: np.ndarray, d: np.ndarray, loss: np.ndarray) -> OtherLos
 def _is_plain(n: np.ndarray, d: np.ndarray, target: np.ndarray, rows: np.ndarray, jump: float) -> bool:
     """Whether ``rows`` lie ``jump`` off the law of the others, and these on it."""
     rest = ~rows
-    if rest.sum() < _LEAST_ROWS or not _among(n, d, rows):
+    if rest.sum() < _LEAST_ROWS or not _among(n, d, rows, jump):
         return False
     off = target - np.log(_law(n, d, np.exp(target), rest))
     spread = float(np.sqrt(np.sum(off[rest] ** 2) / (rest.sum() - 5)))
@@ -274,13 +275,15 @@ def _is_plain(n: np.ndarray, d: np.ndarray, target: np.ndarray, rows: np.ndarray
     return bool(np.abs(off[rest]).max() < _SPREAD and np.abs(off[rows] - jump).max() < near)
 
 
-def _among(n: np.ndarray, d: np.ndarray, rows: np.ndarray) -> bool:
-    """Whether half of ``rows`` or more lie within the sizes and token counts of the others, and none far outside: beyond the
-    others nothing is known of their law."""
-    beyond = np.zeros(len(n))
+def _among(n: np.ndarray, d: np.ndarray, rows: np.ndarray, jump: float) -> bool:
+    """Whether the law of the others can be followed to ``rows``: none far outside their sizes and token counts, and no more
+    than half of them on the side where runs do leave the law that way.  Small and short ones lie above it; large ones below."""
+    far, odd = np.zeros(len(n)), np.zeros(len(n))
     for x in (np.log(n), np.log(d)):
-        beyond = np.maximum(beyond, np.maximum(x[~rows].min() - x, x - x[~rows].max()))
-    return bool(np.median(beyond[rows]) <= 1e-9 and beyond[rows].max() <= _NEAR)
+        below, above = x[~rows].min() - x, x - x[~rows].max()
+        far = np.maximum(far, np.maximum(below, above))
+        odd = np.maximum(odd, below if jump > 0 else above)
+    return bool(far[rows].max() <= _NEAR and np.median(odd[rows]) <= 1e-9)
 
 
 def _law(n: np.ndarray, d: np.ndarray, loss: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from analysis import checks
 from analysis.laws import CHINCHILLA, Law
 from analysis.laws.formula import Formula
 from analysis.load import Table
@@ -258,9 +259,11 @@ def check_rows(table: Table, law: AnyLaw = CHINCHILLA) -> None:
         left_out = f" ({len(table.excluded)} more are excluded)" if table.excluded else ""
         has = " and ".join(f"{count} {_NOUNS[v]}" for v, count in found.items())
         needs = " and ".join(f"{count} {_NOUNS[v]}" for v, count in wanted.items())
+        others = [offer for offer in checks.offers(table) if not offer.startswith(f"--law {law.name}:")]
+        still = f"; what these rows can carry: {'; '.join(others)}" if others else ""
         raise FitError(
             f"{table.source}: {rows} rows with {has}{left_out}; the {law.name} law has {len(law.parameters)} parameters and "
-            f"needs at least {need} rows, {needs}: train or add more"
+            f"needs at least {need} rows, {needs}: train or add more{still}"
         )
 
 

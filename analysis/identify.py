@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from analysis.checks import MAX_COLLINEAR
 from analysis.fit import Fit
 from analysis.laws import Law, allocation_exponent
 from analysis.laws.formula import Formula
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 # Rules of the verdicts, each stated in the words that report it.
 MAX_CONDITION = 1e6  # of the scaled normal matrix J^T J; the 240 points of Chinchilla have about 1e3
-MAX_COLLINEAR = 0.995  # |correlation| of log N and log D
 MAX_E_FACTOR = 1.5  # upper over lower end of E's interval
 MAX_SCALE_FACTOR = 10.0  # the same of any other positive parameter
 MAX_EXPONENT_WIDTH = 0.5  # an exponent's interval over its value

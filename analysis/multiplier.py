@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis import cells, fit, identify, intervals, load, pairing
-from analysis.laws import Cost, measured_cost, optimum
+from analysis import cells, checks, fit, identify, intervals, load, pairing
+from analysis.laws import CHINCHILLA, Cost, measured_cost, optimum
 
 REACH = 1e6  # a loss that takes more than a million times the largest compute is not reached
 MAX_FACTOR = 4.0  # upper over lower end of the mean multiplier's interval: beyond it, nothing is known
@@ -65,7 +65,7 @@ class Side:
         slope, level = self.line
         n = np.exp((np.log(flops / self.cost.k) - level) / (self.cost.g + slope))
         d = np.exp(level) * n**slope
-        return n, d, self.fit.law.loss(params, n, d)
+        return n, d, CHINCHILLA.loss(params, n, d)
 
     def losses(self, params: Mapping[str, Any], flops: Any) -> Any:
         """L at ``flops``; a draw whose exponent ran away has none (nan or infinite)."""
@@ -250,7 +250,7 @@ def _lines(both: pairing.Comparable) -> list[tuple[float, float] | None]:
     own: list[tuple[float, float] | None] = []
     for table in (both.a, both.b):
         n, d = (np.log(table.column(c).astype(float)) for c in ("n_params", "n_tokens"))
-        collinear = abs(np.corrcoef(n, d)[0, 1]) > identify.MAX_COLLINEAR
+        collinear = abs(np.corrcoef(n, d)[0, 1]) > checks.MAX_COLLINEAR
         slope, level = np.polyfit(n, d, 1)
         own.append((float(slope), float(level)) if collinear else None)
     return [own[0] or own[1], own[1] or own[0]]
@@ -291,7 +291,7 @@ def _log_multiplier(first: Side, second: Side, params_a: Any, params_b: Any, flo
 
 def _of_constant(fitted: fit.Fit, edge: str) -> bool:
     """Whether an edge is that of a constant term: without E the rest is still a curve, without A or B it has no frontier."""
-    return any(t.variable is None and edge.startswith(f"{t.coefficient} ") for t in fitted.law.terms)
+    return edge.startswith(f"{fitted.law.floor} ")
 
 
 def _of_lines(sides: tuple[Side, Side]) -> list[str]:

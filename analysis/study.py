@@ -9,7 +9,7 @@ import dataclasses
 from collections import Counter
 from typing import Any
 
-from analysis import fit, identify, information, intervals
+from analysis import checks, fit, identify, information, intervals
 from analysis.information import AFFORDABLE, Candidate, Design, Expected, Prior
 from analysis.story import CONVENTIONS
 from analysis.words import between, number
@@ -135,7 +135,7 @@ def _width(ends: tuple[float, float]) -> float:
 
 def collinear(design: Design) -> bool:
     """Whether the members lie on one line of log D against log N, so that nothing about exponents may be quoted."""
-    return abs(design.correlation) > identify.MAX_COLLINEAR
+    return abs(design.correlation) > checks.MAX_COLLINEAR
 
 
 def verdicts(expected: Expected) -> dict[str, str | None]:

@@ -111,6 +111,16 @@ def test_outliers_are_not_bits():
         assert checks.bits_beside_nats(n, d, loss) is None
 
 
+def test_an_edge_off_the_law_is_not_bits():
+    """Fails when the smallest, shortest run, above the law as such runs are, is said to be in bits, or the largest is not."""
+    n = np.repeat(np.geomspace(1e8, 1e10, 6), 4)
+    d = n * np.tile([5, 10, 20, 40], 6)
+    loss, row = laws.CHINCHILLA.loss(TRUTH, n, d), np.arange(24)
+    assert checks.bits_beside_nats(n, d, np.where(row == 0, loss / math.log(2), loss)) is None
+    assert checks.bits_beside_nats(n, d, np.where(row >= 22, loss / math.log(2), loss)) == checks.OtherLossUnit((22, 23), True)
+    assert checks.bits_beside_nats(n, d, np.where(row == 0, loss, loss / math.log(2))) == checks.OtherLossUnit((0,), False)
+
+
 def test_copies():
     """Fails when rounded repeats are copies, the same line is not, or the first of three is not the one that is told."""
     line = ("1", "2", "3.2")

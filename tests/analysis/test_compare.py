@@ -214,7 +214,9 @@ def folder(root, factor=1.0, seed=0, order="a", data="one", noise=0, loss=None, 
         for key in ("val_loss", "val_bpb"):
             done[key] *= factor
         if "mixture" in config:
-            done["sources"] = {s: {"tokens": 1, "loss": done["val_loss"] + 0.1 * i} for i, s in enumerate(("books", "code"))}
+            done["sources"] = {
+                s: {"tokens": 1, "epochs": 0.5, "loss": done["val_loss"] + 0.1 * i} for i, s in enumerate(("books", "code"))
+            }
         (path / runs.DONE).write_text(json.dumps(done | (loss or {})))
     (root / runs.SWEEP).write_text(json.dumps(sweep))
     return root
@@ -240,11 +242,7 @@ def test_command_on_run_folders(tmp_path, capsys):
     a, b = folder(tmp_path / "x" / "ladder"), folder(tmp_path / "y" / "ladder", 1.01)
     assert compare.main(["--runs", str(a), "--against", str(b), "--out", str(tmp_path / "out"), "--draws", "100"]) == 0
     said = capsys.readouterr().out
-    assert (
-        "y/ladder needs" in said
-        and "times the compute of x/ladder" in said
-        and "4 trunks of twins (residuals correlate 1.00) redrawn together" in said
-    )
+    assert "y/ladder needs" in said and "4 trunks of twins (residuals correlate 1.00) redrawn together" in said
     text = (tmp_path / "out" / "compare.json").read_text()
     found = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
     head = found["headline"]

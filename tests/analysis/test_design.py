@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from analysis import design, identify, information, laws, load, study
+from analysis import checks, design, information, laws, load, study
 from scaling import runs
 
 PRIOR = information.Prior(
@@ -95,7 +95,7 @@ def test_tokens_in_step_are_refused(tmp_path):
     assert "cannot be told apart" in s.cautions[0]
     assert not {"E", "alpha", "beta", "a"} & set(study.to_json(s)["arrangements"]["as planned"]["quantities"])
     crossed = s.arrangements[study.SAME_FLOPS]  # the same FLOPs across the plane tell them
-    assert set(study.quoted(crossed)) == set(NAMES) and abs(crossed.design.correlation) < identify.MAX_COLLINEAR
+    assert set(study.quoted(crossed)) == set(NAMES) and abs(crossed.design.correlation) < checks.MAX_COLLINEAR
 
 
 def test_next_member_helps_in_simulation():

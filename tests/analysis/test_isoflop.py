@@ -1,6 +1,7 @@
 """IsoFLOP profiles against published exponents, closed forms and simulated grids."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -214,7 +215,7 @@ def test_seeds_share_a_size():
     """Fails when rows of one size are not averaged: no curve goes through two losses of one size."""
     rng = np.random.default_rng(2)
     one, two = grid(rng, 0.002), grid(rng, 0.002)
-    both = load.Table("arrays", one.rows + tuple(load.dataclasses.replace(r, cluster=r.cluster + "b") for r in two.rows))
+    both = load.Table("arrays", one.rows + tuple(dataclasses.replace(r, cluster=r.cluster + "b") for r in two.rows))
     for recipe in isoflop.RECIPES:
         bowl = isoflop.estimate(isoflop.by_budget(both), recipe, draws=20).bowls[0]
         assert len(bowl.n_params) == 9 and len(bowl.draws) == 20

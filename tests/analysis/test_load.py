@@ -310,6 +310,10 @@ def test_a_row_that_stays_out_may_lack_its_loss(tmp_path):
     table = load.csv(write(tmp_path / "a.csv", "N,D,loss,bad\n1e6,1e8,nan,1\n,1e8,,1\n2e6,1e8,3,0\n"), {"exclude": "bad"})
     assert [(r.loss, r.excluded) for r in table.rows] == [(None, "marked in column 'bad'"), (3.0, None)]
     assert any("line 3" in note for note in table.notes)
+    lines = good_lines()
+    odd = [lines[4], spoiled(lines[5], -1, scaled(1 / math.log(2))), spoiled(lines[6], 0, scaled(1e-6))]
+    text = "\n".join([lines[0] + ",bad", *(f"{x},0" for x in lines[1:]), *(f"{x},1" for x in odd)])
+    assert len(load.csv(write(tmp_path / "b.csv", text), {"exclude": "bad"}).fitted) == 24  # nor is it doubted
 
 
 PUBLIC = [
