@@ -64,7 +64,7 @@ def figure(story: Story) -> Figure:
             panels.append(out.add_subplot(grid[1, -1], sharex=panels[0]))
             _draw_residuals(panels[1], story, story.boot.fit, sizes)
             panels[0].tick_params(labelbottom=False, which="both")
-        _flops_axis(panels[-1].xaxis)
+        flops_axis(panels[-1].xaxis)
         panels[-1].set_xlabel(f"C, training FLOPs ({story.convention})")
         if sizes.many:
             _draw_bar(out, panels, sizes)
@@ -137,7 +137,7 @@ def _draw_curves(ax: Axes, story: Story, sizes: Sizes) -> None:
     seen = [tokens[loss < top].min() for tokens, loss in smoothed if (loss < top).any()]
     if seen:
         ax.set_xlim(min(seen) / 1.15, max(tokens for tokens, _ in finals) * 1.2)
-    _count_axis(ax.xaxis)
+    count_axis(ax.xaxis)
     loss_axis(ax)
     if not sizes.many:
         _legend_of_curves(ax, sizes)
@@ -299,15 +299,17 @@ def _draw_residuals(ax: Axes, story: Story, law_fit: fit.Fit, sizes: Sizes) -> N
 # ---- axes
 
 
-def _count_axis(axis: Any) -> None:
+def count_axis(axis: Any) -> None:
+    """Counts such as 3.2M, with 2 and 5 in between where the axis spans less than three decades."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    lo, hi = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if hi / lo < 1e3 else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda v, _: format_count(v) if v >= 1 else ""))
     axis.set_minor_formatter(NullFormatter())
 
 
-def _flops_axis(axis: Any) -> None:
+def flops_axis(axis: Any) -> None:
     """Powers of ten, with 2 and 5 in between where the axis is too short to do without."""
     from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 

@@ -54,7 +54,7 @@ def judge_parameters(boot: Bootstrap, level: float = 0.9) -> dict[str, Verdict]:
     """
     fit = boot.fit
     fatal = inseparable(fit)
-    common = list(fit.edges)
+    common = [*fit.edges, *_ill_conditioned(fit)]
     if not fit.certificate.convex:
         common.append("the minimum is not strict: some combination of parameters is free")
     ranges = boot.intervals(level)
@@ -72,7 +72,7 @@ def judge_parameters(boot: Bootstrap, level: float = 0.9) -> dict[str, Verdict]:
         a = float(allocation_exponent(fit.params, law=fit.law)) if isinstance(fit.law, Law) else float("nan")
         out["a"] = [_wide("a", ranges["a"])] if _relative(ranges["a"], a) > MAX_EXPONENT_WIDTH else []
     if isinstance(fit.law, Formula):
-        for name in set(fit.law.positive) - {floor}:
+        for name in (p for p in fit.law.positive if p != floor):
             lo, hi = ranges[name]
             out[name] = [_wide(name, ranges[name])] if not hi < MAX_SCALE_FACTOR * lo else []
     if fatal:  # the reasons that remain would quote numbers
@@ -98,15 +98,21 @@ def inseparable(fit: Fit) -> list[str]:
     Either log N and log D are collinear (|correlation| > 0.995) under a law of both: along D = c N^q the two power laws are two
     powers of one variable, which trade against each other and against E.  Or the scaled normal matrix is worse than 1e6.
     """
-    out = []
     if abs(correlation := collinearity(fit.rows.columns)) > MAX_COLLINEAR and {"N", "D"} <= set(fit.law.variables):
-        out.append(
+        return [
             f"tokens grow in step with parameters in all rows (correlation of logs {correlation:.4f}), so the two power laws "
             f"cannot be told apart: add rows with other tokens per parameter"
-        )
-    if (worst := condition(fit)) > MAX_CONDITION:
-        out.append(f"the condition number of the normal matrix is {worst:.1e} (limit {MAX_CONDITION:.0e})")
-    return out
+        ]
+    return [] if fit.edges else _ill_conditioned(fit)  # a parameter at an edge has no slope, and says so itself
+
+
+def _ill_conditioned(fit: Fit) -> list[str]:
+    worst = condition(fit)
+    return (
+        [f"the condition number of the normal matrix is {worst:.1e} (limit {MAX_CONDITION:.0e})"]
+        if worst > MAX_CONDITION
+        else []
+    )
 
 
 def collinearity(columns: Mapping[str, np.ndarray]) -> float:

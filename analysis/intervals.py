@@ -151,8 +151,9 @@ def allocation(law: AnyLaw, params: dict[str, Any]) -> dict[str, Any]:
     """{'a': beta / (alpha + beta)} where the law trades parameters against tokens by two exponents, else nothing: with one
     exponent for both, a is 1/2 whatever the rows are.
     """
-    tells = isinstance(law, Law) and has_allocation(law) and len(law.exponents) == 2
-    return {"a": allocation_exponent(params, law=law)} if tells else {}
+    if not isinstance(law, Law) or not has_allocation(law) or len(law.exponents) < 2:
+        return {}
+    return {"a": allocation_exponent(params, law=law)}
 
 
 def corrected_residuals(fit: Fit, groups: np.ndarray, power: float) -> np.ndarray:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pathlib
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.figure import GREY, RED, STYLE, loss_axis
+from analysis.figure import GREY, RED, STYLE, flops_axis, loss_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +79,7 @@ def _draw_losses(ax: Axes, c: Comparison) -> None:
     ends = [float(s.losses(s.fit.params, s.trained[1])) for s in c.sides]
     ax.set_ylim(0.97 * min(losses + ends), 1.03 * max(losses))
     loss_axis(ax)
-    _flops_axis(ax)
+    flops_axis(ax.xaxis)
     ax.legend(frameon=False, loc="upper right")
 
 
@@ -103,7 +103,7 @@ def _draw_multiplier(ax: Axes, c: Comparison) -> None:
     ax.set(xscale="log", yscale="log", xlabel=f"C, training FLOPs of {first}", ylabel="compute multiplier")
     ax.set(title=f"Compute of {second} over {first} at equal loss", ylim=(min(ends) / 1.25, max(ends) * 1.25))
     _multiplier_axis(ax)
-    _flops_axis(ax)
+    flops_axis(ax.xaxis)
     ax.legend(frameon=False, loc="best")
 
 
@@ -116,14 +116,3 @@ def _multiplier_axis(ax: Axes) -> None:
     ax.yaxis.set_major_locator(LogLocator(subs=[1.0, 2.0, 5.0] if hi / lo > 12 else fine))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-
-
-def _flops_axis(ax: Axes) -> None:
-    """Powers of ten, with 2 and 5 in between where the axis is too short to do without."""
-    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
-
-    lo, hi = ax.get_xlim()
-    axis: Any = ax.xaxis
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if hi / lo < 100 else (1,)))
-    axis.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf)))
-    axis.set_minor_formatter(NullFormatter())

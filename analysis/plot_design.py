@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.figure import GREY, RED, STYLE
+from analysis.figure import GREY, RED, STYLE, count_axis
 from analysis.laws import optimum
 from analysis.study import SAME_FLOPS, Study, quoted
 from analysis.words import number
@@ -76,7 +76,7 @@ def _draw_plane(ax: Axes, s: Study) -> None:
         ax.annotate(label, (c.n_params, c.n_tokens), (6, 3), textcoords="offset points", color=RED, fontsize=9.5, zorder=7)
     ax.plot(*s.target, "*", color="#e0a800", mec="black", mew=0.8, ms=17, zorder=7)
     for axis in (ax.xaxis, ax.yaxis):
-        _count_axis(axis)
+        count_axis(axis)
 
 
 def _draw_compute(ax: Axes, s: Study) -> None:
@@ -156,12 +156,3 @@ def _caption(s: Study) -> str:
         f"first order.  Target: {n} parameters on {d} tokens, {s.times:.3g} times the largest member's compute.\n"
         f"Prior law (dotted lines): L = {law}; noise {100 * p.noise:.2g} %{shared}.\nIts source: {where}."
     )
-
-
-def _count_axis(axis: Any) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    lo, hi = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if hi / lo < 1e3 else (1,)))
-    axis.set_major_formatter(FuncFormatter(lambda v, _: format_count(v) if v >= 1 else ""))
-    axis.set_minor_formatter(NullFormatter())

@@ -65,7 +65,7 @@ def scores(folder: str | pathlib.Path) -> list[Score]:
     """The scored predictions of a sweep folder; those of runs that were left out of fits have no score."""
     root = pathlib.Path(folder)
     return [
-        Score(root.resolve().name, s["member"], s["predicted"], (s["interval"][0], s["interval"][1]), s["level"], s["measured"], s["hit"])
+        Score(root.resolve().name, s["member"], s["predicted"], tuple(s["interval"]), s["level"], s["measured"], s["hit"])
         for s in runs.read_jsonl(root / runs.PREDICTIONS)
         if s["kind"] == "score" and s.get("hit") is not None
     ]  # fmt: skip
@@ -84,9 +84,11 @@ def record(found: Sequence[Score]) -> Record | None:
     from scipy.special import betaincinv
 
     n, hits, tail = len(found), sum(s.hit for s in found), (1 - LEVEL) / 2
-    share = (float(betaincinv(hits, n - hits + 1, tail)) if hits else 0.0, float(betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0)  # fmt: skip
+    low = float(betaincinv(hits, n - hits + 1, tail)) if hits else 0.0
+    high = float(betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0
     errors = np.array([s.error for s in found])
-    return Record(n, hits, float(np.mean([s.level for s in found])), share, float(np.abs(errors).mean()), float(errors.mean()))
+    nominal = float(np.mean([s.level for s in found]))
+    return Record(n, hits, nominal, (low, high), float(np.abs(errors).mean()), float(errors.mean()))
 
 
 def to_json(found: Sequence[Score]) -> dict[str, Any]:

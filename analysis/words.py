@@ -49,8 +49,10 @@ def law(boot: intervals.Bootstrap, level: float) -> list[str]:
 
 
 def verdicts(boot: intervals.Bootstrap, level: float) -> list[str]:
-    """What the rows identify, a line each."""
+    """What the rows identify, a line each; one for all where none is to be quoted, since the reason is the same."""
     judged = identify.judge_parameters(boot, level)
+    if not quoted(boot.fit):
+        return [f"{', '.join(judged)}: {verdict_words(next(iter(judged.values())))}"]
     return [f"{_NAMES.get(what, f'{what}:')} {verdict_words(verdict)}" for what, verdict in judged.items()]
 
 

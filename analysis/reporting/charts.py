@@ -263,7 +263,9 @@ def scorecard(scores: Sequence[Score]) -> Figure:
             "array": [max(0.0, e[1] - v) for v, e in zip(off, ends, strict=True)],
             "arrayminus": [max(0.0, v - e[0]) for v, e in zip(off, ends, strict=True)],
         }  # fmt: skip
-        label = [f"{s.member}: predicted {s.predicted:.4f} {words.between(s.interval, 5)}, measured {s.measured:.4f}" for s in some]
+        label = [
+            f"{s.member}: predicted {s.predicted:.4f} {words.between(s.interval, 5)}, measured {s.measured:.4f}" for s in some
+        ]
         out.add_scatter(
             x=off, y=[s.member for s in some], error_x=error, mode="markers", name=name,
             marker={"size": 9, "color": colour}, customdata=label, hovertemplate=_LABEL,

@@ -38,10 +38,11 @@ def find(story: Story) -> Findings:
         return Findings(None, None, (), {}, None, {}, own, around)
     boot, level = found.chinchilla, story.level
     errors, note = profile.standard_errors(boot.fit, boot)
+    profiles = [_or_none(lambda name=name: profile.profile(boot.fit, name, level=level, boot=boot)) for name in PROFILED]
     return Findings(
         _or_none(lambda: approaches.side_by_side(table, story.curves, boot, level=level, draws=DRAWS)),
         _or_none(lambda: conventions.table_of(table, story.settings.delta, level)),
-        tuple(p for p in (_or_none(lambda name=name: profile.profile(boot.fit, name, level=level, boot=boot)) for name in PROFILED) if p),
+        tuple(p for p in profiles if p is not None),
         errors, note, profile.delta_sweep(table), own, around,
     )  # fmt: skip
 

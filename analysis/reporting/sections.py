@@ -26,8 +26,8 @@ def headline(story: Story, found: Findings) -> str:
         inside, worst = sum(t["hit"] for t in done), max(abs(t["error_percent"]) for t in done)
         when = "before it trained" if story.targets_source == RECORDED else "afterwards"
         out.append(
-            f"The largest rung ({done[0]['size']}) was predicted from the smaller ones {when}: {inside} of {len(done)} losses lie "
-            f"inside their {100 * done[0]['level']:g} % intervals, the largest error is {worst:.2f} %."
+            f"The largest rung ({done[0]['size']}) was predicted from the smaller ones {when}: {inside} of {len(done)} losses "
+            f"lie inside their {100 * done[0]['level']:g} % intervals, the largest error is {worst:.2f} %."
         )
     if story.boot is None:
         out.append(f"No law is fitted: {story.no_fit}.")
@@ -55,7 +55,9 @@ def _law(story: Story) -> Section:
         body += page.paragraph(f"{title or 'Law'}: L = {words.equation(boot)}.") + _parameters(boot, story.level)
     body += page.bullets(words.verdicts(story.boot, story.level))
     if story.found.choice is not None:
-        body += page.paragraph("How the form was chosen: every form predicts rows of the table that it was not fitted to.", "soft")
+        body += page.paragraph(
+            "How the form was chosen: every form predicts rows of the table that it was not fitted to.", "soft"
+        )
         heads = ["form", "parameters", "back-test error, %", "QAICc", "set aside because"]
         rows = [
             [
@@ -119,7 +121,7 @@ def _allocation(story: Story, found: Findings) -> Section | None:
     if a.by_profiles is not None:
         body += page.chart(
             "chart-bowls", charts.bowls(a.by_profiles.bowls),
-            f"IsoFLOP profiles ({a.by_profiles.profiles.source}), the {a.by_profiles.recipe} through each, and its least point.",
+            f"IsoFLOP profiles ({a.by_profiles.profiles.source}): the {a.by_profiles.recipe} through each and its least point.",
         )  # fmt: skip
     rows = [
         [
@@ -146,7 +148,9 @@ def _doubt(story: Story, found: Findings) -> Section | None:
         fitted = story.found.chinchilla if story.found else None
         assert fitted is not None
         figure = charts.profile(p, words.values(fitted)[p.name])
-        caption = f"The objective at fixed {p.name}, all else refitted; {100 * p.level:g} % interval {words.between(p.interval)}."
+        caption = (
+            f"The objective at fixed {p.name}, all else refitted; {100 * p.level:g} % interval {words.between(p.interval)}."
+        )
         body += page.chart(f"chart-profile-{p.name}", figure, caption, "low")
     if found.errors:
         heads = ["parameter", "bootstrap", "sandwich", "curvature"]
@@ -162,7 +166,9 @@ def _doubt(story: Story, found: Findings) -> Section | None:
         rows = [
             [Cell(name, kind="text"), *(Cell(words.number(f.params[k])) for k in names)] for name, f in found.deltas.items()
         ]
-        body += page.paragraph("The fit under other losses: how far it hangs on the choice.") + page.table(["loss", *names], rows)
+        body += page.paragraph("The fit under other losses: how far it hangs on the choice.") + page.table(
+            ["loss", *names], rows
+        )
     return Section("doubt", "How far to trust it", body)
 
 
@@ -172,7 +178,9 @@ def _conventions(found: Findings) -> Section | None:
         return None
     shown = [(f"{r.name}, N {r.n_definition}", r.values["a"], *r.intervals["a"]) for r in c.rows]
     body = page.paragraph(conventions.conclusion(c) + ".")
-    body += page.chart("chart-conventions", charts.intervals(shown, "exponent a", c.level), "One table, counted in several ways.", "low")
+    body += page.chart(
+        "chart-conventions", charts.intervals(shown, "exponent a", c.level), "One table, counted in several ways.", "low"
+    )
     heads = ["C counted as", "N", "g of C = k N^g D", "E", "alpha", "beta", "a", "shift of a", "N*", "D*"]
     rows = [
         [

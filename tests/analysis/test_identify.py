@@ -88,6 +88,15 @@ def test_refused_numbers_appear_nowhere():
             assert words.number(value, digits) not in said + caption + json.dumps(content), name
 
 
+def test_a_parameter_at_an_edge_leaves_the_rest_quoted():
+    """Fails when E that runs to zero (its column of the normal matrix is empty then) silences the exponents too."""
+    n, d = (v.ravel() for v in np.meshgrid(np.geomspace(1e7, 1e10, 6), np.geomspace(1e9, 1e11, 5)))
+    f = fit.fit(load.table(n, d, 9.0 * n**-0.1 + 30 * d**-0.2 - 0.3))
+    assert any("E runs to zero" in e for e in f.edges) and words.quoted(f)
+    verdicts = identify.judge_parameters(intervals.bootstrap(f, 50))
+    assert verdicts["exponents"].quote and not verdicts["exponents"].identified
+
+
 def test_one_variable_laws_stand_on_the_line():
     """Fails when L(N) of a ladder with D = 20 N is refused too: it is the law that such a ladder can carry."""
     n = np.geomspace(1e6, 1e10, 30)

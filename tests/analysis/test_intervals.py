@@ -127,6 +127,18 @@ def test_whole_clusters_are_resampled():
     assert boot.values["a"].std() > 1.4 * apart.values["a"].std()
 
 
+@pytest.mark.parametrize(
+    ("sizes", "tokens", "absolute", "squares"), [(4, 3, "wild", "wild"), (5, 5, "case", "wild"), (9, 8, "case", "case")]
+)
+def test_kind_follows_the_rows(sizes, tokens, absolute, squares):
+    """Fails when nearly absolute fits of 15 rows or more are redrawn wild (88 % where 95 is claimed), or few rows resampled."""
+    n, d = (v.ravel() for v in np.meshgrid(np.geomspace(1e7, 1e10, sizes), np.geomspace(1e9, 1e12, tokens)))
+    loss = laws.CHINCHILLA.loss(LARGE, n, d) * np.exp(0.005 * np.random.default_rng(0).standard_normal(len(n)))
+    table = load.table(n, d, loss)
+    assert intervals.default_kind(fit.fit(table)) == absolute
+    assert intervals.default_kind(fit.fit(table, loss="squared")) == squares
+
+
 def test_given_multipliers_are_used():
     """Fails when two fits that share their wild weights are redrawn apart: a comparison then loses its pairing."""
     f = fit.fit(ladder(np.random.default_rng(1)), delta=1e-2)
