@@ -154,7 +154,7 @@ def rows_of(table: Table, law: AnyLaw = CHINCHILLA, weights: np.ndarray | None =
 
 def fit(
     table: Table, law: AnyLaw = CHINCHILLA, delta: float | None = None, starts: int = STARTS, loss: str = "huber",
-    weights: np.ndarray | None = None, bumps: int = 0,
+    weights: np.ndarray | None = None, bumps: int | None = None,
 ) -> Fit:  # fmt: skip
     """The global minimum of the objective over the table's fitted rows.
 
@@ -165,7 +165,8 @@ def fit(
       starts: from how many grid cells that lie apart Newton starts.
       loss: 'huber', 'squared' or 'l1' (absolute values); the latter two take no delta.
       weights: one per fitted row, such as 1/sd^2 of its noise (``analysis.noise.weights``); equal by default.
-      bumps: restarts from refits of resampled rows (Wood 2001): they leave local minima that all starts share.
+      bumps: restarts from refits of resampled rows (Wood 2001): they leave local minima that all starts share.  By default
+        none for laws of powers, whose starts come from a grid, and ``BUMPS`` for formulas, whose starts are guesses.
 
     Raises:
       FitError: fewer rows than parameters + 1, too few values of a variable, or an unknown loss.
@@ -176,7 +177,7 @@ def fit(
 
 
 def fit_rows(
-    rows: Rows, law: AnyLaw, delta: float = 1e-3, starts: int = STARTS, loss: str = "huber", bumps: int = 0,
+    rows: Rows, law: AnyLaw, delta: float = 1e-3, starts: int = STARTS, loss: str = "huber", bumps: int | None = None,
     table: Table | None = None,
 ) -> Fit:  # fmt: skip
     """As ``fit``, of rows that need no table (any variables that the law names).
@@ -189,6 +190,7 @@ def fit_rows(
     if len(rows) <= len(law.parameters):
         raise FitError(f"{len(rows)} rows for the {len(law.parameters)} parameters of the {law.name} law: add more")
     delta = LOSSES[loss] or delta
+    bumps = (BUMPS if isinstance(law, Formula) else 0) if bumps is None else bumps
     centre = law.centre(rows.columns)
     model = law.bind(rows.columns, centre)
     target = np.log(rows.measured + _shift(law))
@@ -279,10 +281,11 @@ def _edges(law: AnyLaw, model: Model, theta: np.ndarray, params: Mapping[str, fl
     """Parameters that ran away, in words."""
     lo, hi = _EXPONENT_RANGE
     if isinstance(law, Formula) or not isinstance(model, PowerSum):
+        matter = np.abs(model.derivatives(theta[None]).jacobian[0]).max(-1)
         return tuple(
-            f"{name} = {params[name]:.3g} runs to {'zero' if params[name] < 1 else 'infinity'}: the rows do not show it"
-            for name in law.parameters
-            if not 1e-9 < abs(params[name]) < 1e15
+            f"{name} = {params[name]:.3g} runs to {'zero' if params[name] < 1 else 'infinity'}: no row's loss depends on it"
+            for name, slope in zip(law.parameters, matter, strict=True)
+            if slope < _VANISHED
         )
     share = model.shares(theta[None])[1][:, 0]
     out = [

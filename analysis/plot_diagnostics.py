@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis.figure import RED, STYLE, count_axis, loss_axis
+from analysis.reporting.charts import seen
 from analysis.reporting.findings import Findings
 from analysis.story import Story
 
@@ -75,6 +76,9 @@ def _profile(ax: Axes, story: Story, found: Findings) -> None:
     ax.plot(p.values, p.objective, "o-", ms=3.5, lw=1.3, color=BLUE)
     title = f"Profile of {p.name}, {100 * p.level:g} % interval shaded"
     ax.set(xlabel=p.name, ylabel="objective, all else refitted", title=title)
+    x, top = seen(p)
+    least = float(p.objective.min())
+    ax.set(xlim=x, ylim=(least - 0.05 * top, least + top))
 
 
 def _exponents(found: Findings) -> list[tuple[str, float, tuple[float, float]]]:

@@ -127,7 +127,8 @@ def peer_simple(table: load.Table, python: str) -> dict[str, float]:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as f:
         json.dump([[r.n_params, r.n_tokens, r.loss] for r in table.fitted], f)
         f.flush()
-        done = subprocess.run([python, "-W", "ignore", "-c", OTHER, f.name], capture_output=True, text=True)
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}  # another interpreter, other packages
+        done = subprocess.run([python, "-W", "ignore", "-c", OTHER, f.name], capture_output=True, text=True, env=clean)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
     return json.loads(done.stdout.strip().splitlines()[-1])

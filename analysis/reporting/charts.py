@@ -287,7 +287,19 @@ def profile(p: Profile, fitted: float) -> Figure:
         x=p.values, y=p.objective, mode="lines+markers", line={"color": "#2f5d8a"}, marker={"size": 5}, showlegend=False,
         hovertemplate=f"{p.name} = %{{x:.5g}}: %{{y:.5g}}<extra></extra>",
     )  # fmt: skip
+    x, top = seen(p)
+    out.update_xaxes(range=list(x))
+    out.update_yaxes(range=[float(p.objective.min()) - 0.05 * top, float(p.objective.min()) + top])
     return out
+
+
+def seen(p: Profile) -> tuple[tuple[float, float], float]:
+    """What a picture of a profile should show: the values up to 4 times the threshold's rise, and that rise."""
+    rise = p.objective - p.objective.min()
+    top = 4 * (p.threshold - float(p.objective.min()))
+    near = p.values[rise <= top]
+    pad = 0.05 * (float(near.max()) - float(near.min()) or 1.0)
+    return (float(near.min()) - pad, float(near.max()) + pad), top
 
 
 def bowls(found: Sequence[Bowl]) -> Figure:
@@ -295,6 +307,7 @@ def bowls(found: Sequence[Bowl]) -> Figure:
     from plotly.colors import sample_colorscale
 
     out = _figure("N, parameters", "L, loss (nats per token)", "IsoFLOP profiles")
+    out.update_xaxes(tickformat="~s", exponentformat="none", nticks=6)
     where = np.linspace(0.05, PALEST, len(found)) if len(found) > 1 else [0.4]
     for b, colour in zip(found, sample_colorscale("Plasma", list(where)), strict=True):
         label = f"{b.flops:.3g} FLOPs"

@@ -49,6 +49,11 @@ def bullets(items: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{text(i)}</li>" for i in items) + "</ul>" if items else ""
 
 
+def lines(content: str) -> str:
+    """Text whose line breaks and indents matter."""
+    return f"<pre>{text(content)}</pre>"
+
+
 def _class(kind: str) -> str:
     return f' class="{kind}"' if kind else ""
 

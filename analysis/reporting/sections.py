@@ -117,7 +117,7 @@ def _allocation(story: Story, found: Findings) -> Section | None:
     if shown:
         title = "exponent a of N* ~ C^a"
         body += page.chart("chart-exponents", charts.intervals(shown, title, a.level), "The three approaches.", "low")
-    body += page.bullets([line.strip() for line in approaches.in_words(a).splitlines()[1:]])
+    body += page.lines(approaches.in_words(a))
     if a.by_profiles is not None:
         body += page.chart(
             "chart-bowls", charts.bowls(a.by_profiles.bowls),
