@@ -12,7 +12,7 @@ from scaling import corpus, data, markov, runs
 from scaling.markov import Language, Spec, make_language, sample
 from scaling.store import StoreError, mean_entropy, open_store
 
-TINY = [Spec(1, 3, 0.4), Spec(2, 2, 0.5, seed=1), Spec(3, 2, 0.3, seed=2)]
+TINY = [Spec(1, 3, 0.4), Spec(2, 2, 0.5, seed=1), Spec(3, 2, 0.3, seed=2), Spec(2, 3, 0.4, zipf=1.0, seed=4)]
 SMALL = Spec(order=2, symbols=6, concentration=0.3, seed=3, tokens=40_000)
 
 
@@ -42,7 +42,9 @@ def store(tmp_path_factory) -> corpus.TokenStore:
 def test_the_source_is_stationary(spec):
     # fails when contexts are numbered in one order and moved on in another, or the iteration stops early
     language = make_language(spec)
-    assert np.allclose(language.rows.sum(axis=1), 1) and language.rows.min() >= markov.MIXING / spec.symbols
+    ranks = np.arange(1, spec.symbols + 1) ** -spec.zipf
+    assert np.allclose(language.rows.sum(axis=1), 1)
+    assert (language.rows >= markov.MIXING * ranks / ranks.sum() * (1 - 1e-12)).all()
     expected = by_eigenvector(transitions(language))
     assert np.abs(language.stationary - expected).max() < 1e-12
     assert np.abs(expected @ transitions(language) - language.stationary).max() < 1e-13
@@ -138,6 +140,22 @@ def test_dials(tmp_path):
     assert make_language(Spec(2, 8, 0.5, seed=1)).entropies() != h[0.5]
 
 
+def test_frequencies_follow_zipf():
+    # fails when the exponent does nothing, or symbols far from any context follow another law than that of their rank
+    for zipf in (0.0, 1.0, 1.5):
+        marginal = make_language(Spec(2, 32, 1000.0, zipf=zipf)).joint(0)[0]  # rows so flat that all are nearly the root's
+        ranks = np.arange(1, 33) ** -zipf
+        assert np.abs(marginal / (ranks / ranks.sum()) - 1).max() < 0.05
+    zipfian = make_language(Spec(2, 32, 0.3, zipf=1.0)).joint(0)[0]
+    assert zipfian[:8].sum() > 0.5 > 2 * zipfian[-8:].sum()
+
+
+def test_a_store_from_before_there_were_frequencies(store):
+    # fails when a store whose recipe has no Zipf exponent is refused, or read as another language
+    assert "zipf" not in store.source and markov.language_of(store).entropies() == pytest.approx(store.entropies, abs=1e-12)
+    assert markov.build(SMALL, store.path, context=16).fingerprint == store.fingerprint
+
+
 def test_the_store(store, tmp_path, capsys):
     # fails when the ideal loss of the file is for another window length, the text depends on anything but the spec, or
     # splits share a text
@@ -163,6 +181,7 @@ BAD = {
     "symbols": (["--symbols", "95"], "--symbols 95: must be from 2 to 94"),
     "size": (["--order", "5"], "--order 5 --symbols 32: a table of 1,073,741,824 entries, at most 4,194,304; use --order 3"),
     "concentration": (["--concentration", "0"], "--concentration 0: must be from 0.01"),
+    "zipf": (["--zipf", "-1"], "--zipf -1: must be from 0"),
     "seed": (["--seed", "-1"], "--seed -1: must not be negative"),
     "tokens": (["--tokens", "10"], "--tokens 10: must be at least 1,000"),
     "word": (["--tokens", "abc"], "--tokens: abc: must be a whole number, such as 4e6"),
