@@ -1,7 +1,7 @@
 """A generated language whose entropy is known: a seeded Markov source of order k, as a token store.  Imports no jax.
 
     python -m scaling.markov --out tokens/markov                                     the default language
-    python -m scaling.markov --out tokens/m3 --order 3 --symbols 16 --concentration 0.1 --tokens 20e6 --seed 1
+    python -m scaling.markov --out tokens/m3 --order 3 --symbols 16 --concentration 0.1 --zipf 0 --tokens 20e6 --seed 1
 
 The loss that no model can beat is computed, not estimated, for windows of T targets as training and validation cut them: a
 window x_0 ... x_T lies anywhere in one long stationary stream, without marks of beginning or end, and target x_t is predicted
@@ -145,8 +145,8 @@ def make_language(spec: Spec) -> Language:
     """The language of ``spec``.
 
     The row of a context is Dirichlet around the row of the context without its oldest symbol, down to no context at all, whose
-    row is r^-zipf over ranks r (a hierarchical Dirichlet language: MacKay and Peto 1995).  So a shorter context predicts too, if less well,
-    and a small model has something to learn before the large one's last digits.
+    row is r^-zipf over ranks r (a hierarchical Dirichlet language: MacKay and Peto 1995).  So a shorter context predicts too,
+    if less well, and a small model has something to learn before the large one's last digits.
 
     Raises:
       StoreError: for a source whose text depends on its beginning for long.
@@ -163,7 +163,8 @@ def make_language(spec: Spec) -> Language:
     rows = (1 - MIXING) * rows + MIXING * root
     stationary = _stationary(rows)
     if stationary is None:
-        what = f"--order {spec.order} --symbols {spec.symbols} --concentration {spec.concentration:g} --seed {spec.seed}"
+        fields = dataclasses.asdict(spec)
+        what = " ".join(f"--{name} {fields[name]:g}" for name in ("order", "symbols", "concentration", "zipf", "seed"))
         raise StoreError(
             f"{what}: this source forgets its beginning too slowly (not at rest after {MAX_STEPS:,} steps), so that no text of "
             f"it would be typical; use a larger --concentration, a smaller --order or another --seed"
@@ -281,6 +282,12 @@ def language_of(store: TokenStore) -> Language:
     return language
 
 
+def loss_of_the_best(store: TokenStore, windows: np.ndarray) -> float:
+    """Nats per target that the best predictor, which knows the source, loses on ``windows`` (n, T + 1) of token ids; raises
+    what ``language_of`` raises."""
+    return float(language_of(store).window_nats(symbols_of(windows)).mean() / (windows.shape[1] - 1))
+
+
 def symbols_of(tokens: np.ndarray) -> np.ndarray:
     """Symbols of token ids."""
     return tokens.astype(np.int64) - (FIRST_BYTE + tokenizers.SPECIALS)
@@ -323,7 +330,7 @@ def _parser() -> cli.Parser:
     parser = cli.Parser(
         prog="python -m scaling.markov",
         description="Makes a token store of a generated language: a Markov source whose best possible loss is known exactly.",
-        epilog="then train with --config.data.store=tokens/markov; a whole ladder: python -m scaling.launch --sweep markov.py",
+        epilog="then train with --config.data.store=tokens/markov; a ladder: python -m scaling.launch --sweep known_entropy.py",
     )
     default = Spec()
     parser.add_argument("--out", default=OUT, help=f"folder to make (default: {OUT})")
