@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from training import Trainer
 
-from scaling import corpus, data, markov, runs
+from scaling import corpus, data, markov, runs, sweep
 from scaling.markov import Language, Spec, make_language, sample
 from scaling.store import StoreError, mean_entropy, open_store
 
@@ -221,6 +221,16 @@ def test_the_default_language_is_made_when_it_is_missing(tmp_path, monkeypatch):
     assert corpus.load_store(tmp_path / "markov").source["kind"] == "markov"
     with pytest.raises(StoreError, match=r"set data\.vocab='bytes'"):
         corpus.load_store(tmp_path / "markov", "512")
+
+
+def test_the_ladder_fits_its_language():
+    # fails when known_entropy.py asks for more text than its language has, or sizes and budgets no longer make a grid
+    config, _ = sweep.load_config("known_entropy.py")
+    context = config.model.context
+    ladder = sweep.load("known_entropy.py", stream_tokens=(Spec().tokens - 1) // context * context)
+    rows = {(m.plan.n_params["non_embedding"], m.plan.tokens) for m in ladder.members if m.plan.annealed}
+    assert len(rows) == 24 == len({n for n, _ in rows}) * len({d for _, d in rows})
+    assert {m.config.data.sources for m in ladder.members} == {((markov.OUT, 1.0),)}
 
 
 def test_a_model_approaches_the_ideal_loss_and_never_undercuts_it(trainer: Trainer, tmp_path):
