@@ -17,9 +17,10 @@ from typing import Any
 
 import jax
 
-from scaling import config, corpus, locks, runs, sizes, sweep
+from scaling import config, corpus, data, locks, markov, runs, sizes, sweep
 from scaling.mixture import Dataset
 from scaling.plan import Plan, make_plan
+from scaling.store import StoreError
 from scaling.units import format_count
 
 
@@ -66,9 +67,9 @@ def job_from_config(name: str, overrides: dict[str, Any]) -> Job:
     """A single run from a config file."""
     tree, _ = sweep.load_config(name, overrides)
     resolved = config.resolve(tree, name)
-    data = _load(resolved.data)
-    plan = make_plan(resolved, stream_tokens=data.stream_tokens(resolved.model.context))
-    return Job(resolved, pathlib.Path(resolved.run_dir), plan, data, config.digest(resolved, data.fingerprint))
+    dataset = _load(resolved.data)
+    plan = make_plan(resolved, stream_tokens=dataset.stream_tokens(resolved.model.context))
+    return Job(resolved, pathlib.Path(resolved.run_dir), plan, dataset, config.digest(resolved, dataset.fingerprint))
 
 
 def job_from_spec(path: pathlib.Path) -> Job:
@@ -82,7 +83,7 @@ def job_from_spec(path: pathlib.Path) -> Job:
         raise runs.RunError(f"{path}: no such file; give the spec.json of a member that scaling.launch wrote")
     run_dir = path.parent
     resolved = dataclasses.replace(config.from_resolved(spec["config"]), run_dir=str(run_dir))
-    data = _load(resolved.data)
+    dataset = _load(resolved.data)
     trunk, parent_dir, fork_at = None, None, None
     if spec["parent"] is not None:
         parent_dir = pathlib.Path(os.path.normpath(run_dir / spec["parent_dir"]))
@@ -92,17 +93,17 @@ def job_from_spec(path: pathlib.Path) -> Job:
         if not (run_dir / runs.ATTEMPTS).exists():  # one that has begun goes on from its own checkpoint
             _check_mark(parent_dir / runs.CHECKPOINTS, spec["fork_steps"])
         trunk, fork_at = Plan.from_dict(content), f"{spec['fork_steps']} steps"
-    epoch = data.stream_tokens(resolved.model.context)
+    epoch = dataset.stream_tokens(resolved.model.context)
     plan = make_plan(resolved, stream_tokens=epoch, trunk=trunk, fork_at=fork_at)
-    return Job(resolved, run_dir, plan, data, spec["digest"], parent_dir, spec["cluster"])
+    return Job(resolved, run_dir, plan, dataset, spec["digest"], parent_dir, spec["cluster"])
 
 
 def _load(wanted: config.DataConfig) -> Dataset:
     """The stores of a run, with their tokenizers, so that one that cannot be used is told before anything is written."""
-    data = corpus.load_data(wanted)
-    for store in data.stores:
+    dataset = corpus.load_data(wanted)
+    for store in dataset.stores:
         _ = store.tokenizer
-    return data
+    return dataset
 
 
 def _check_mark(checkpoints: pathlib.Path, at: int) -> None:
@@ -157,12 +158,23 @@ def open_run_dir(job: Job, device: dict[str, Any]) -> None:
             f"{path}: another run lives here ({'; '.join(changes)}); choose another run_dir, or undo the change"
         )
     if there is None:
-        ideal_loss = job.data.ideal_loss(job.config.model.context)
-        more = {"cluster": job.cluster or job.run_dir.name, "ideal_loss": ideal_loss}
+        more = {"cluster": job.cluster or job.run_dir.name, **_ideal(job)}
         runs.write_json(job.run_dir / runs.PLAN, job.plan.to_dict() | more)
         runs.write_json(job.run_dir / runs.ENV, environment() | device)
         content = {"digest": job.digest, "data_fingerprint": job.data.fingerprint, "config": config.to_dict(job.config)}
         runs.write_json(path, content)
+
+
+def _ideal(job: Job) -> dict[str, float | None]:
+    """What the best possible model loses, where the source is known: expected, and on the run's own validation windows, whose
+    sampling error every model's validation loss shares; nats per token."""
+    context = job.config.model.context
+    expected, on_windows = job.data.ideal_loss(context), None
+    if expected is not None:
+        windows = data.validation(job.data.stores[0], context, job.config.data.val_windows)
+        with contextlib.suppress(StoreError):  # drawn by a NumPy whose random numbers were others
+            on_windows = markov.loss_of_the_best(job.data.stores[0], windows)
+    return {"ideal_loss": expected, "ideal_val_loss": on_windows}
 
 
 def environment() -> dict[str, Any]:

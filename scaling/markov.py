@@ -1,7 +1,7 @@
 """A generated language whose entropy is known: a seeded Markov source of order k, as a token store.  Imports no jax.
 
     python -m scaling.markov --out tokens/markov                                     the default language
-    python -m scaling.markov --out tokens/m3 --order 3 --symbols 16 --concentration 0.1 --tokens 20e6 --seed 1
+    python -m scaling.markov --out tokens/m3 --order 3 --symbols 16 --concentration 0.1 --zipf 0 --tokens 20e6 --seed 1
 
 The loss that no model can beat is computed, not estimated, for windows of T targets as training and validation cut them: a
 window x_0 ... x_T lies anywhere in one long stationary stream, without marks of beginning or end, and target x_t is predicted
@@ -37,7 +37,7 @@ OUT = "tokens/markov"
 FIRST_BYTE = ord("!")  # symbol s is the printable byte '!' + s, so that a store of it is a store of bytes like any other
 MAX_SYMBOLS = ord("~") - FIRST_BYTE + 1
 MAX_ENTRIES = 1 << 22  # of the table: 32 MB, and 0.2 GB as the lists that generation walks
-MIXING = 0.01  # of every row is uniform: any symbol can follow any context, so there is one stationary distribution
+MIXING = 0.01  # of every row is that of no context: any symbol can follow any context, so there is one stationary distribution
 MAX_STEPS = 5000  # to rest, to 14 digits: what a source remembers fades by half at least every 107 tokens
 VALID_PART = 20  # validation tokens are one part in so many of the training tokens
 MIN_VALID_TOKENS = 200_000  # a run looks at no more than 512 windows
@@ -53,6 +53,8 @@ class Spec:
       symbols: V, at most 94.
       concentration: the mean parameter of the Dirichlet distributions that rows are drawn from: small ones give rows with
         few likely symbols and a low entropy.
+      zipf: s; frequencies fall about as rank^-s, and contexts' with them, so that there is something to learn at every scale
+        of data and size; at 0 all symbols are about as frequent.
       seed: of the language and of its text.
       tokens: of training text.
     """
@@ -60,8 +62,9 @@ class Spec:
     order: int = 2
     symbols: int = 32
     concentration: float = 0.3
+    zipf: float = 1.0
     seed: int = 0
-    tokens: int = 4_000_000
+    tokens: int = 8_000_000
 
     def problems(self) -> list[str]:
         """Why no such language can be made, each with field, value and remedy."""
@@ -72,6 +75,8 @@ class Spec:
             out.append(f"--symbols {self.symbols}: must be from 2 to {MAX_SYMBOLS}")
         if not 0.01 <= self.concentration <= 1000:
             out.append(f"--concentration {self.concentration:g}: must be from 0.01 (sharp rows) to 1000 (flat ones)")
+        if not 0 <= self.zipf <= 4:
+            out.append(f"--zipf {self.zipf:g}: must be from 0 (all symbols alike) to 4")
         if self.seed < 0:
             out.append(f"--seed {self.seed}: must not be negative")
         if self.tokens < 1000:
@@ -140,23 +145,26 @@ def make_language(spec: Spec) -> Language:
     """The language of ``spec``.
 
     The row of a context is Dirichlet around the row of the context without its oldest symbol, down to no context at all, whose
-    row is uniform (a hierarchical Dirichlet language: MacKay and Peto 1995).  So a shorter context predicts too, if less well,
-    and a small model has something to learn before the large one's last digits.
+    row is r^-zipf over ranks r (a hierarchical Dirichlet language: MacKay and Peto 1995).  So a shorter context predicts too,
+    if less well, and a small model has something to learn before the large one's last digits.
 
     Raises:
       StoreError: for a source whose text depends on its beginning for long.
     """
     random = np.random.default_rng([spec.seed, 0])
-    rows = np.full((1, spec.symbols), 1 / spec.symbols)
+    root = np.arange(1, spec.symbols + 1) ** -spec.zipf
+    root /= root.sum()
+    rows = root[None]
     for _ in range(spec.order):
         parents = np.tile(rows, (spec.symbols, 1))  # the oldest symbol is the first digit
         drawn = random.standard_gamma(spec.concentration * spec.symbols * parents)
         total = drawn.sum(axis=1, keepdims=True)
         rows = np.where(total > 0, drawn / np.where(total > 0, total, 1), parents)
-    rows = (1 - MIXING) * rows + MIXING / spec.symbols
+    rows = (1 - MIXING) * rows + MIXING * root
     stationary = _stationary(rows)
     if stationary is None:
-        what = f"--order {spec.order} --symbols {spec.symbols} --concentration {spec.concentration:g} --seed {spec.seed}"
+        fields = dataclasses.asdict(spec)
+        what = " ".join(f"--{name} {fields[name]:g}" for name in ("order", "symbols", "concentration", "zipf", "seed"))
         raise StoreError(
             f"{what}: this source forgets its beginning too slowly (not at rest after {MAX_STEPS:,} steps), so that no text of "
             f"it would be typical; use a larger --concentration, a smaller --order or another --seed"
@@ -216,7 +224,10 @@ def build(spec: Spec, out: str | os.PathLike[str] = OUT, context: int = config.M
     problems = spec.problems() + ([] if context >= 1 else [f"--context {context}: must be at least 1"])
     if problems:
         raise StoreError("; ".join(problems))
-    recipe = {"source": {"kind": "markov", "mixing": MIXING} | dataclasses.asdict(spec), "context": context}
+    fields = dataclasses.asdict(spec)
+    if not spec.zipf:
+        del fields["zipf"]  # as stores said it before there was a choice
+    recipe = {"source": {"kind": "markov", "mixing": MIXING} | fields, "context": context}
     return make_store(pathlib.Path(out), recipe, lambda folder: _write(spec, folder, recipe))
 
 
@@ -239,7 +250,7 @@ def _write(spec: Spec, folder: pathlib.Path, recipe: dict[str, Any]) -> None:
     content = {
         "schema": SCHEMA,
         "description": f"generated: a Markov source of order {spec.order} over {spec.symbols} symbols, concentration "
-        f"{spec.concentration:g}, seed {spec.seed}; entropy {entropies[-1]:.6f} nats per token",
+        f"{spec.concentration:g}, Zipf exponent {spec.zipf:g}, seed {spec.seed}; entropy {entropies[-1]:.6f} nats per token",
         "vocab": "bytes",
         "vocab_size": tokenizer.vocab_size,
         "dtype": "<u2",
@@ -264,10 +275,17 @@ def language_of(store: TokenStore) -> Language:
     """
     if store.source.get("kind") != "markov":
         raise StoreError(f"{store.path}: holds no generated language; make one with python -m scaling.markov")
-    language = make_language(Spec(**{f.name: store.source[f.name] for f in dataclasses.fields(Spec)}))
+    source = {"zipf": 0.0} | store.source
+    language = make_language(Spec(**{f.name: source[f.name] for f in dataclasses.fields(Spec)}))
     if not np.allclose(language.entropies(), store.entropies, rtol=0, atol=1e-12):
         raise StoreError(f"{store.path}: this version of NumPy draws another language; generate the store again")
     return language
+
+
+def loss_of_the_best(store: TokenStore, windows: np.ndarray) -> float:
+    """Nats per target that the best predictor, which knows the source, loses on ``windows`` (n, T + 1) of token ids; raises
+    what ``language_of`` raises."""
+    return float(language_of(store).window_nats(symbols_of(windows)).mean() / (windows.shape[1] - 1))
 
 
 def symbols_of(tokens: np.ndarray) -> np.ndarray:
@@ -312,7 +330,7 @@ def _parser() -> cli.Parser:
     parser = cli.Parser(
         prog="python -m scaling.markov",
         description="Makes a token store of a generated language: a Markov source whose best possible loss is known exactly.",
-        epilog="then train with --config.data.store=tokens/markov; a whole ladder: python -m scaling.launch --sweep markov.py",
+        epilog="then train with --config.data.store=tokens/markov; a ladder: python -m scaling.launch --sweep known_entropy.py",
     )
     default = Spec()
     parser.add_argument("--out", default=OUT, help=f"folder to make (default: {OUT})")
@@ -324,8 +342,12 @@ def _parser() -> cli.Parser:
         "--concentration", type=float, default=default.concentration,
         help="mean Dirichlet parameter of a row; smaller is sharper (default: 0.3)",
     )  # fmt: skip
+    parser.add_argument(
+        "--zipf", type=float, default=default.zipf,
+        help=f"frequencies fall as rank to minus this; 0: all alike (default: {default.zipf:g})",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=default.seed, help="of the language and its text (default: 0)")
-    parser.add_argument("--tokens", type=_count, default=default.tokens, help="of training text (default: 4e6)")
+    parser.add_argument("--tokens", type=_count, default=default.tokens, help="of training text (default: 8e6)")
     parser.add_argument(
         "--context", type=int, default=config.ModelConfig.context,
         help="targets per window that store.json's ideal_loss is for (default: that of the default model)",

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from training import Trainer
 
-from scaling import corpus, data, markov, runs
+from scaling import corpus, data, markov, runs, sweep
 from scaling.markov import Language, Spec, make_language, sample
 from scaling.store import StoreError, mean_entropy, open_store
 
-TINY = [Spec(1, 3, 0.4), Spec(2, 2, 0.5, seed=1), Spec(3, 2, 0.3, seed=2)]
-SMALL = Spec(order=2, symbols=6, concentration=0.3, seed=3, tokens=40_000)
+TINY = [Spec(1, 3, 0.4, 0.0), Spec(2, 2, 0.5, 0.0, seed=1), Spec(3, 2, 0.3, 0.0, seed=2), Spec(2, 3, 0.4, 1.0, seed=4)]
+SMALL = Spec(order=2, symbols=6, concentration=0.3, zipf=0.0, seed=3, tokens=40_000)
 
 
 def transitions(language: Language) -> np.ndarray:
@@ -42,7 +42,9 @@ def store(tmp_path_factory) -> corpus.TokenStore:
 def test_the_source_is_stationary(spec):
     # fails when contexts are numbered in one order and moved on in another, or the iteration stops early
     language = make_language(spec)
-    assert np.allclose(language.rows.sum(axis=1), 1) and language.rows.min() >= markov.MIXING / spec.symbols
+    ranks = np.arange(1, spec.symbols + 1) ** -spec.zipf
+    assert np.allclose(language.rows.sum(axis=1), 1)
+    assert (language.rows >= markov.MIXING * ranks / ranks.sum() * (1 - 1e-12)).all()
     expected = by_eigenvector(transitions(language))
     assert np.abs(language.stationary - expected).max() < 1e-12
     assert np.abs(expected @ transitions(language) - language.stationary).max() < 1e-13
@@ -126,7 +128,8 @@ def test_samples_follow_the_rows():
 
 def test_languages_are_pinned():
     # fails when an update draws another language from the same spec: stores could then not be made again
-    assert make_language(Spec()).entropies() == pytest.approx((3.4145029149, 2.4031258434, 1.9517078842), abs=1e-9)
+    assert make_language(Spec()).entropies() == pytest.approx((2.7370964183, 2.0406387301, 1.7284278900), abs=1e-9)
+    assert make_language(Spec(zipf=0.0)).entropies() == pytest.approx((3.4145029149, 2.4031258434, 1.9517078842), abs=1e-9)
 
 
 def test_dials(tmp_path):
@@ -138,6 +141,22 @@ def test_dials(tmp_path):
     assert make_language(Spec(2, 8, 0.5, seed=1)).entropies() != h[0.5]
 
 
+def test_frequencies_follow_zipf():
+    # fails when the exponent does nothing, or symbols far from any context follow another law than that of their rank
+    for zipf in (0.0, 1.0, 1.5):
+        marginal = make_language(Spec(2, 32, 1000.0, zipf=zipf)).joint(0)[0]  # rows so flat that all are nearly the root's
+        ranks = np.arange(1, 33) ** -zipf
+        assert np.abs(marginal / (ranks / ranks.sum()) - 1).max() < 0.15
+    zipfian = make_language(Spec(2, 32, 0.3, zipf=1.0)).joint(0)[0]
+    assert zipfian[:8].sum() > 0.5 > 2 * zipfian[-8:].sum()
+
+
+def test_a_store_from_before_there_were_frequencies(store):
+    # fails when a store whose recipe has no Zipf exponent is refused, or read as another language
+    assert "zipf" not in store.source and markov.language_of(store).entropies() == pytest.approx(store.entropies, abs=1e-12)
+    assert markov.build(SMALL, store.path, context=16).fingerprint == store.fingerprint
+
+
 def test_the_store(store, tmp_path, capsys):
     # fails when the ideal loss of the file is for another window length, the text depends on anything but the spec, or
     # splits share a text
@@ -145,7 +164,7 @@ def test_the_store(store, tmp_path, capsys):
     assert content["ideal_loss"] == store.ideal_loss(16) == pytest.approx(store.ideal_loss(10**6), rel=0.1)
     assert content["ideal_context"] == 16 and store.ideal_loss(10**6) == pytest.approx(store.entropies[-1], abs=1e-5)
     assert store.splits["train"].tokens == 40_000 and store.vocab == "bytes" and store.split_by == "streams"
-    words = ["--order", "2", "--symbols", "6", "--seed", "3", "--tokens", "4e4", "--context", "16"]
+    words = ["--order", "2", "--symbols", "6", "--zipf", "0", "--seed", "3", "--tokens", "4e4", "--context", "16"]
     assert markov.main([*words, "--out", str(tmp_path / "again")]) == 0
     assert f"no model can do better than {store.ideal_loss(16):.6f}" in capsys.readouterr().out
     assert open_store(tmp_path / "again").fingerprint == store.fingerprint
@@ -163,10 +182,14 @@ BAD = {
     "symbols": (["--symbols", "95"], "--symbols 95: must be from 2 to 94"),
     "size": (["--order", "5"], "--order 5 --symbols 32: a table of 1,073,741,824 entries, at most 4,194,304; use --order 3"),
     "concentration": (["--concentration", "0"], "--concentration 0: must be from 0.01"),
+    "zipf": (["--zipf", "-1"], "--zipf -1: must be from 0"),
     "seed": (["--seed", "-1"], "--seed -1: must not be negative"),
     "tokens": (["--tokens", "10"], "--tokens 10: must be at least 1,000"),
     "word": (["--tokens", "abc"], "--tokens: abc: must be a whole number, such as 4e6"),
-    "slow": (["--order", "10", "--symbols", "2"], "forgets its beginning too slowly (not at rest after 5,000 steps)"),
+    "slow": (
+        ["--order", "10", "--symbols", "2", "--zipf", "0"],
+        "forgets its beginning too slowly (not at rest after 5,000 steps)",
+    ),
     "context": (["--context", "0"], "--context 0: must be at least 1"),
     "another": (["--seed", "9"], "holds a store of another source"),
 }
@@ -192,7 +215,7 @@ def test_other_stores_have_no_ideal_loss(text_store):
 
 
 def test_the_default_language_is_made_when_it_is_missing(tmp_path, monkeypatch):
-    # fails when the ladder of configs/markov.py needs a second command, or a wrong folder is filled
+    # fails when the ladder of configs/known_entropy.py needs a second command, or a wrong folder is filled
     monkeypatch.setattr(markov, "Spec", lambda: SMALL)
     assert corpus.is_default("tokens/markov") and not corpus.is_default("tokens/markov-2")
     assert corpus.load_store(tmp_path / "markov").source["kind"] == "markov"
@@ -200,16 +223,27 @@ def test_the_default_language_is_made_when_it_is_missing(tmp_path, monkeypatch):
         corpus.load_store(tmp_path / "markov", "512")
 
 
+def test_the_ladder_fits_its_language():
+    # fails when known_entropy.py asks for more text than its language has, or sizes and budgets no longer make a grid
+    config, _ = sweep.load_config("known_entropy.py")
+    context = config.model.context
+    ladder = sweep.load("known_entropy.py", stream_tokens=(Spec().tokens - 1) // context * context)
+    rows = {(m.plan.n_params["non_embedding"], m.plan.tokens) for m in ladder.members if m.plan.annealed}
+    assert len(rows) == 24 == len({n for n, _ in rows}) * len({d for _, d in rows})
+    assert {m.config.data.sources for m in ladder.members} == {((markov.OUT, 1.0),)}
+
+
 def test_a_model_approaches_the_ideal_loss_and_never_undercuts_it(trainer: Trainer, tmp_path):
-    # fails when the ideal loss is too high (it is undercut) or far too low, plan.json lacks it, or loss is measured otherwise
+    # fails when the ideal loss is too high (it is undercut) or far too low, plan.json lacks it or has that of other windows, or
+    # loss is measured otherwise
     store = markov.build(Spec(order=1, symbols=5, concentration=0.5, tokens=600_000), tmp_path / "store")
     trainer.run(
         tmp_path / "run", data__store=store.path, data__val_windows=512, data__epochs=1, budget="4000 steps", evals=1,
     )  # fmt: skip
     done, plan = (runs.read_json(tmp_path / "run" / name) or {} for name in (runs.DONE, runs.PLAN))
-    assert plan["ideal_loss"] == store.ideal_loss(16)
     windows = markov.symbols_of(data.validation(store, 16, 512))
-    best = markov.language_of(store).window_nats(windows) / 16  # on the very windows: their sampling error cancels
+    best = forward_nats(markov.language_of(store), windows) / 16  # on the very windows: their sampling error cancels
+    assert plan["ideal_loss"] == store.ideal_loss(16) and math.isclose(plan["ideal_val_loss"], best.mean(), rel_tol=1e-9)
     assert abs(best.mean() - plan["ideal_loss"]) < 4 * done["val_loss_stderr"]
     # A model that beats the source by x nats on a text of the source: at most once in e^x texts, as likelihood ratios go.
     assert (done["val_loss"] - best.mean()) * windows[:, 1:].size > -20

@@ -352,9 +352,9 @@ def test_the_launcher_plans_and_refuses_mixtures(dataset, tmp_path, capsys):
 
 def test_the_packaged_ladders_load():
     # fails when a config of the data page asks for what is no longer there
-    mixed, generated = (sweep.load(name).members for name in ("mixture.py", "markov.py"))
+    mixed, generated = (sweep.load(name).members for name in ("mixture.py", "known_entropy.py"))
     assert len(mixed) == 8 and {m.config.data.sources for m in mixed} == {(("tokens/apidocs", 3.0), ("tokens/markov", 1.0))}
-    assert len(generated) == 20 and all(corpus.is_default(path) for m in generated for path, _ in m.config.data.sources)
+    assert len(generated) == 30 and all(corpus.is_default(path) for m in generated for path, _ in m.config.data.sources)
 
 
 BAD = {
