@@ -106,12 +106,12 @@ def calibrate(boot: Bootstrap, level: float = LEVEL, draws: int = backtest.DRAWS
     try:
         test = backtest.expanding(fit.table, fit.law, delta=fit.delta, weights=fit.rows.weights, draws=draws, level=level)
     except FitError as error:
-        return Calibration(
-            level, 1.0, None, (f"the band is not calibrated: {error}; bands that are not are mostly too narrow",)
-        )
+        why = str(error).removeprefix(f"{fit.table.source}: ")
+        told = f"the band is not calibrated: {why}; bands that are not are mostly too narrow"
+        return Calibration(level, 1.0, None, (told,))
     cautions: tuple[str, ...] = ()
     if (m := len(test.by_origin)) < len(backtest.QUANTILES):
-        cautions = (f"calibrated on {m} origin{'s' * (m > 1)} only, which is why it may widen the band more than it need",)
+        cautions = (f"calibrated on {m} origin{'s' * (m > 1)} only, so that the widening is itself known only roughly",)
     return Calibration(level, factor(test, float(np.quantile(np.abs(boot.noise), level))), test, cautions)
 
 

@@ -119,7 +119,8 @@ def choose(
             fits[name] = fit(table, law, delta, weights=weights)
         except FitError as error:
             refused = error
-            notes.append(f"{name} cannot be fitted: {error}")
+            told = str(error).removeprefix(f"{table.source}: ").split(": train or add more")[0]
+            notes.append(f"{name} cannot be fitted: {told}")
     if not fits:
         raise refused or FitError(f"{table.source}: no forms were given to choose from")
     every = backtest.origins(table)
@@ -128,7 +129,8 @@ def choose(
     try:
         tests |= {k: backtest.expanding(table, f.law, delta=delta, weights=weights, splits=later) for k, f in fits.items()}
     except FitError as error:
-        notes.append(f"no back-test: {error}; QAICc decides alone")
+        told = str(error).removeprefix(f"{table.source}: ")
+        notes.append(f"no back-test: {told}; QAICc decides alone")
     scale = _scale(max(fits.values(), key=lambda f: len(f.law.parameters)))
     found = [Candidate(f.law, f, tests[k], _mean(tests[k]), _qaicc(f, scale), _flags(f)) for k, f in fits.items()]
     return _decide(found, tuple(notes))
