@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("--exclude", help="a column whose true values leave rows out")
     parser.add_argument("--other-python", help="an interpreter of Python 3.12 or newer that has simple-scaling-laws")
     parser.add_argument("--whole-grid", action="store_true", help="run all of `chinchilla`'s 3,125 starts instead of 243")
+    parser.add_argument("--starts", type=int, default=150, help="of the published grid, run and scaled up (default: 150)")
     args = parser.parse_args()
     table = load.csv(args.csv, {"exclude": args.exclude} if args.exclude else None)
     rows = fit.rows_of(table)
@@ -162,7 +163,7 @@ def main() -> None:
     )
     say("ours, 1 start", fast(lambda: fit.fit(table, starts=1))[0], ours)
     say(f"ours, {fit.STARTS} starts and {fit.BUMPS} restarts", cpu(lambda: fit.fit(table, bumps=fit.BUMPS))[0], ours)
-    starts = published_starts(150)
+    starts = published_starts(args.starts)
     seconds, ends = cpu(lambda: [l_bfgs_b(rows, delta, s, rows.weights) for s in starts])
     found = sum(e.fun * delta <= fitted.objective * (1 + 1e-6) for e in ends)
     note = f"{found} of {len(starts)} starts reach the optimum; scaled from {len(starts)}"

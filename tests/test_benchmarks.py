@@ -5,8 +5,11 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from oracles import require
+
+from analysis import laws
 
 REPO = pathlib.Path(__file__).parents[1]
 
@@ -50,3 +53,16 @@ def test_overheads_prints_its_four_measures(text_store):
     said = run("overheads.py", "--sizes", "13K", "--store", str(text_store.path))
     for what in ("with a cold cache", "with a warm cache", "peak memory", "of CPU", "stops the loop"):
         assert what in said
+
+
+def test_fit_speed_prints_ratios(tmp_path):
+    # fails when a benchmark rots
+    rng = np.random.default_rng(0)
+    n, d = (v.ravel() for v in np.meshgrid(np.geomspace(1e7, 1e10, 5), np.geomspace(1e9, 1e12, 5)))
+    loss = laws.CHINCHILLA.loss({"E": 1.7, "A": 400.0, "B": 2000.0, "alpha": 0.35, "beta": 0.37}, n, d)
+    rows = [f"{a},{b},{c}" for a, b, c in zip(n, d, loss * np.exp(0.005 * rng.standard_normal(25)), strict=True)]
+    (tmp_path / "runs.csv").write_text("\n".join(["N,D,loss", *rows]))
+    said = run("fit_speed.py", "--csv", str(tmp_path / "runs.csv"), "--starts", "3")
+    lines = {line.strip().split("  ")[0]: line for line in said.splitlines()}
+    for name in ("ours, 1 start", "scipy L-BFGS-B, exact gradient, started at the fit"):
+        assert re.search(r" [\d,.]+ x", lines[name])
