@@ -6,8 +6,8 @@ import dataclasses
 import functools
 from typing import Any
 
-from analysis import calibrate, choice, fit, intervals, load, noise
-from analysis.laws import CHINCHILLA, LAWS, Cost
+from analysis import calibrate, choice, fit, identify, intervals, load, noise
+from analysis.laws import CHINCHILLA, LAWS, Cost, Law, has_allocation, needed_flops, optimum
 
 AUTO = "auto"
 
@@ -69,21 +69,45 @@ class Estimate:
         """One run, with both bands."""
         plain = intervals.predict(self.boot, n_params, n_tokens, flops, self.settings.level, cost)
         blend = None if self.choice is None else float(self.choice.blend(n_params, n_tokens, flops)[0])
-        return Forecast(plain, self.calibration.interval(plain), blend)
+        return Forecast(plain, self.calibration.interval(plain), blend, self._best(plain, cost))
+
+    def _best(self, plain: intervals.Prediction, cost: Cost | None) -> Best | None:
+        law, params = self.boot.fit.law, self.boot.fit.params
+        if cost is None or not isinstance(law, Law) or not has_allocation(law) or identify.inseparable(self.boot.fit):
+            return None
+        flops = float(cost.flops(plain.n_params, plain.n_tokens))
+        n, d, loss = (float(v) for v in optimum(params, flops, cost, law))
+        return Best(flops, n, d, loss, float(flops / needed_flops(params, plain.loss, cost, law)) - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """What the law would do with a run's FLOPs; ``extra``: those of the run over what its loss needs, less 1."""
+
+    flops: float
+    n_params: float
+    n_tokens: float
+    loss: float
+    extra: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
-    """A prediction with its plain band, the calibrated one, and what all forms together say (None where one was named)."""
+    """A prediction with its plain band, the calibrated one, what all forms together say (None where one was named), and the
+    best use of the same compute (None where the law has none, or the cost is not known).
+    """
 
     plain: intervals.Prediction
     calibrated: tuple[float, float]
     blend: float | None
+    best: Best | None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types; ``interval`` is the calibrated band, which is the one that a prediction is held to."""
         plain = intervals.to_dict(self.plain)
-        return plain | {"interval": list(self.calibrated), "plain_interval": plain["interval"], "all_forms": self.blend}
+        both = {"interval": list(self.calibrated), "plain_interval": plain["interval"]}
+        best = None if self.best is None else dataclasses.asdict(self.best)
+        return plain | both | {"all_forms": self.blend, "best_use_of_its_flops": best}
 
 
 def estimate(table: load.Table, settings: Settings) -> Estimate:

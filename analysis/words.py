@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from analysis import identify, intervals, load
-from analysis.estimate import Estimate, Forecast
+from analysis.estimate import Best, Estimate, Forecast
 from analysis.fit import Fit
 from analysis.laws.formula import Formula
 from scaling.units import format_count
@@ -160,7 +160,17 @@ def forecast(f: Forecast) -> str:
         f"{100 * p.level:g} % [{low:.4f}, {high:.4f}] for one run, at {p.extrapolation:.3g} times the largest fitted compute"
         f"\nthe plain band, which holds if the law's form does: [{lo:.4f}, {hi:.4f}]"
         + ("" if f.blend is None else f"; all forms together say {f.blend:.4f}")
+        + ("" if f.best is None else f"\n{best(f.best)}")
         + f"\nthis prediction: {verdict_words(p.verdict)}{caution}"
+    )
+
+
+def best(b: Best) -> str:
+    """The best use of a run's compute, and what departing from it costs."""
+    return (
+        f"its {b.flops:.3g} FLOPs are best spent on {format_count(b.n_params)} parameters and {format_count(b.n_tokens)} tokens "
+        f"({number(b.n_tokens / b.n_params, 3)} per parameter): loss {b.loss:.4f}; this run spends {100 * b.extra:.3g} % more "
+        "than its loss needs"
     )
 
 

@@ -11,6 +11,7 @@ from analysis.laws.allocation import (
     allocation_exponent,
     has_allocation,
     measured_cost,
+    needed_flops,
     optimum,
     over_training,
     tokens_for,
@@ -47,6 +48,6 @@ __all__ = [
     "DEEPSEEK_LR", "ERROR", "KAPLAN", "KAPLAN_NO_FLOOR", "LAWS", "MUENNIGHOFF", "PARAMS", "REPEATS", "STEP_BATCH", "STEP_LR",
     "SURFACES", "TIED", "Cost", "Formula", "Law", "OverTraining", "Term", "TuningLaw", "allocation_exponent", "as_tuning_law",
     "broken_power", "constant", "coupled", "effective_tokens", "epochs_until", "gadre_form", "has_allocation",
-    "measured_cost", "not_identified", "optimum", "over_training", "power", "schedule_areas", "symbol", "tied_form",
+    "measured_cost", "needed_flops", "not_identified", "optimum", "over_training", "power", "schedule_areas", "symbol", "tied_form",
     "tokens_for", "tokens_per_param", "tuning_law", "worth_of_next",
 ]  # fmt: skip

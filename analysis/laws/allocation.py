@@ -87,6 +87,20 @@ def optimum(params: Mapping[str, Any], flops: Any, cost: Cost | None = None, law
     return n, d, law.loss(params, n, d)
 
 
+def needed_flops(params: Mapping[str, Any], loss: Any, cost: Cost | None = None, law: Law = CHINCHILLA) -> Any:
+    """Training FLOPs with which the best N and D reach ``loss``; infinite where none do.  Everything broadcasts.
+
+    Along the frontier L* less the floor is a power of C, of exponent alpha beta / (alpha + g beta), however coupled.
+    """
+    cost = cost or Cost()
+    _, alpha, _, beta, _ = _powers(params, law)
+    floor = params[law.floor] if law.floor else 0.0
+    at_one = optimum(params, 1e20, cost, law)[2] - floor
+    with np.errstate(divide="ignore"):
+        ratio = at_one / np.maximum(np.asarray(loss, float) - floor, 0.0)
+    return 1e20 * ratio ** ((alpha + cost.g * beta) / (alpha * beta))
+
+
 def tokens_for(params: Mapping[str, Any], n_params: Any, loss: Any, law: Law = CHINCHILLA) -> Any:
     """Tokens after which ``n_params`` reach ``loss``; infinite where they never do.  Everything broadcasts."""
     log_a, alpha, log_b, beta, c = _powers(params, law)

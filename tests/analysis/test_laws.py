@@ -65,6 +65,8 @@ def test_over_training_reaches_the_same_loss(law):
     assert small.n_params == pytest.approx(n_best / 2) and small.extra == pytest.approx(small.flops / 1e21 - 1)
     assert small.extra > 0 and laws.over_training(params, 1e21, 1.0, cost, law).extra == pytest.approx(0, abs=1e-9)
     assert laws.tokens_for(params, n_best / 100, loss, law) == np.inf
+    assert np.isclose(laws.needed_flops(params, loss, cost, law), 1e21, rtol=1e-8)
+    assert laws.needed_flops(params, params["E"], cost, law) == np.inf
 
 
 def test_kaplan_is_its_published_form():
