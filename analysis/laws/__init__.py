@@ -47,7 +47,7 @@ __all__ = [
     "ANNEALING", "ANNEALING_SIZES", "CHINCHILLA", "COMPUTE", "COMPUTE_POWER", "COUPLED", "DATA", "DEEPSEEK_BATCH",
     "DEEPSEEK_LR", "ERROR", "KAPLAN", "KAPLAN_NO_FLOOR", "LAWS", "MUENNIGHOFF", "PARAMS", "REPEATS", "STEP_BATCH", "STEP_LR",
     "SURFACES", "TIED", "Cost", "Formula", "Law", "OverTraining", "Term", "TuningLaw", "allocation_exponent", "as_tuning_law",
-    "broken_power", "constant", "coupled", "effective_tokens", "epochs_until", "gadre_form", "has_allocation",
-    "measured_cost", "needed_flops", "not_identified", "optimum", "over_training", "power", "schedule_areas", "symbol", "tied_form",
+    "broken_power", "constant", "coupled", "effective_tokens", "epochs_until", "gadre_form", "has_allocation", "measured_cost",
+    "needed_flops", "not_identified", "optimum", "over_training", "power", "schedule_areas", "symbol", "tied_form",
     "tokens_for", "tokens_per_param", "tuning_law", "worth_of_next",
 ]  # fmt: skip
