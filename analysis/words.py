@@ -169,8 +169,8 @@ def best(b: Best) -> str:
     """The best use of a run's compute, and what departing from it costs."""
     return (
         f"its {b.flops:.3g} FLOPs are best spent on {format_count(b.n_params)} parameters and {format_count(b.n_tokens)} "
-        f"tokens ({number(b.n_tokens / b.n_params, 3)} per parameter): loss {b.loss:.4f}; this run spends {100 * b.extra:.3g} % more "
-        "than its loss needs"
+        f"tokens ({number(b.n_tokens / b.n_params, 3)} per parameter): loss {b.loss:.4f}; this run spends "
+        f"{100 * b.extra:.3g} % more than its loss needs"
     )
 
 
