@@ -6,7 +6,8 @@
 
 The language (python -m scaling.markov: order 2, 32 symbols, Zipf exponent 1, made in 4 s when it is missing) cannot be
 predicted to better than 1.7333 nats per token in windows of 64, nor to better than 1.7287 in the 512 windows of validation
-(ideal_loss and ideal_val_loss in plan.json).  Losses over the latter, in nats per token, mean of the seeds (standard deviation 0.0010):
+(ideal_loss and ideal_val_loss in plan.json).  Losses over the latter, mean of the seeds (standard
+deviation 0.0010):
 
     N \\ tokens     800K     1.6M     3.2M     6.4M
        5.97K   0.0886   0.0656   0.0493   0.0409
