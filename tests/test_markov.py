@@ -228,8 +228,8 @@ def test_the_ladder_fits_its_language():
     config, _ = sweep.load_config("known_entropy.py")
     context = config.model.context
     ladder = sweep.load("known_entropy.py", stream_tokens=(Spec().tokens - 1) // context * context)
-    rows = {(m.plan.n_params["non_embedding"], m.plan.tokens) for m in ladder.members if m.plan.annealed}
-    assert len(rows) == 24 == len({n for n, _ in rows}) * len({d for _, d in rows})
+    rows = {(m.plan.n_params["non_embedding"], m.plan.tokens, m.config.seed) for m in ladder.members if m.plan.annealed}
+    assert len(rows) == 40 == math.prod(len(set(column)) for column in zip(*rows, strict=True))
     assert {m.config.data.sources for m in ladder.members} == {((markov.OUT, 1.0),)}
 
 

@@ -354,7 +354,7 @@ def test_the_packaged_ladders_load():
     # fails when a config of the data page asks for what is no longer there
     mixed, generated = (sweep.load(name).members for name in ("mixture.py", "known_entropy.py"))
     assert len(mixed) == 8 and {m.config.data.sources for m in mixed} == {(("tokens/apidocs", 3.0), ("tokens/markov", 1.0))}
-    assert len(generated) == 30 and all(corpus.is_default(path) for m in generated for path, _ in m.config.data.sources)
+    assert len(generated) == 50 and all(corpus.is_default(path) for m in generated for path, _ in m.config.data.sources)
 
 
 BAD = {
