@@ -61,6 +61,33 @@ class Estimate:
             return None
 
     @functools.cached_property
+    def floors(self) -> dict[str, Floor]:
+        """E by every form that was a candidate and whose parameters the rows hold; empty where the law was named.
+
+        A form is chosen for what it predicts; E is where it leads beyond everything that was measured, and forms that predict
+        alike can lead to floors that differ by more than their intervals.  On a language of known entropy
+        (configs/known_entropy.py) two of four intervals missed it, one of them of the form that predicted best; their union
+        did not.
+        """
+        if self.choice is None:
+            return {}
+        out = {}
+        for candidate in self.choice.candidates:
+            floor = candidate.law.floor
+            if floor is None or candidate.flags or identify.inseparable(candidate.fit):
+                continue
+            mine = candidate.law is self.boot.fit.law
+            boot = self.boot if mine else intervals.bootstrap(candidate.fit, self.settings.draws)
+            out[candidate.law.name] = Floor(boot.fit.params[floor], boot.intervals(self.settings.level)[floor])
+        return out
+
+    @functools.cached_property
+    def floor(self) -> tuple[float, float] | None:
+        """From the least to the largest E that any of ``floors`` allows; None without them."""
+        ends = [f.interval for f in self.floors.values()]
+        return (min(lo for lo, _ in ends), max(hi for _, hi in ends)) if ends else None
+
+    @functools.cached_property
     def calibration(self) -> calibrate.Calibration:
         """By how much plain bands are widened."""
         return calibrate.calibrate(self.boot, self.settings.level)
@@ -78,6 +105,14 @@ class Estimate:
         flops = float(cost.flops(plain.n_params, plain.n_tokens))
         n, d, loss = (float(v) for v in optimum(params, flops, cost, law))
         return Best(flops, n, d, loss, float(flops / needed_flops(params, plain.loss, cost, law)) - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Floor:
+    """The irreducible loss by one form."""
+
+    value: float
+    interval: tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True)

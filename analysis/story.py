@@ -175,6 +175,8 @@ def _of_the_law(story: Story, plain: bool) -> list[str]:
     out = [f"Law: {form} {with_values} ({100 * level:g} %; {boot.words()}; Huber delta {boot.fit.delta:g})."]
     if story.found is not None and story.found.choice is not None:
         out.append(f"Form chosen by what it predicts inside the table: {story.found.choice.reason}.")
+        if story.found.floor is not None and words.quoted(boot.fit):
+            out.append(f"E over all forms: {words.between(story.found.floor, 4)}.")
     out.append(f"Not identified by these rows: {', '.join(lacking)}." if lacking else "E, the exponents and a are identified.")
     out.append("The dark band holds if the law's form does; the light one is widened by what such bands missed in back-tests.")
     if story.targets:

@@ -127,7 +127,22 @@ def estimate(found: Estimate) -> list[str]:
     """How the law was chosen, the law, and its calibration."""
     chosen = found.choice.words() if found.choice is not None else []
     weighted = [found.weights] if found.weights else []
-    return [*chosen, *law(found.boot, found.settings.level), *beside(found), *weighted, *found.calibration.words()]
+    return [
+        *chosen,
+        *law(found.boot, found.settings.level),
+        *beside(found),
+        *floors(found),
+        *weighted,
+        *found.calibration.words(),
+    ]
+
+
+def floors(found: Estimate) -> list[str]:
+    """E by every form, in a line, and what all of them allow; nothing where the law was named."""
+    if found.floor is None or len(found.floors) < 2:
+        return []
+    each = ", ".join(f"{name} {number(f.value)} {between(f.interval, 4)}" for name, f in found.floors.items())
+    return [f"E by form: {each}; over all of them {between(found.floor, 4)}, which is the interval to quote for E"]
 
 
 def beside(found: Estimate) -> list[str]:
@@ -146,6 +161,7 @@ def estimate_json(found: Estimate) -> dict[str, Any]:
         "law": law_json(found.boot, level),
         "chinchilla": None if found.chinchilla is None else law_json(found.chinchilla, level),
         "choice": None if found.choice is None else found.choice.to_dict(), "weights": found.weights or None,
+        "E_by_form": {name: dataclasses.asdict(f) for name, f in found.floors.items()}, "E_over_forms": found.floor,
         "calibration": found.calibration.to_dict(),
     }  # fmt: skip
 

@@ -62,3 +62,15 @@ def test_weights_come_from_seeds():
     weighted = estimate(noisy, Settings(law="chinchilla", weighted=True, draws=100))
     assert weighted.weights and np.ptp(weighted.boot.fit.rows.weights) > 0.5
     assert np.ptp(estimate(noisy, Settings(law="chinchilla", draws=100)).boot.fit.rows.weights) == 0
+
+
+def test_the_floor_is_quoted_over_all_forms():
+    """Fails when E comes with the interval of the chosen form alone: other forms that fit regularly allow other floors."""
+    found = estimate(grid(0.002), Settings(draws=100))
+    assert set(found.floors) <= set(laws.SURFACES) and len(found.floors) >= 2
+    assert found.floor == (
+        min(f.interval[0] for f in found.floors.values()),
+        max(f.interval[1] for f in found.floors.values()),
+    )
+    assert found.floor[0] <= synthetic.TRUTH["E"] <= found.floor[1]
+    assert estimate(grid(0.002), Settings(law="tied", draws=100)).floor is None
