@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -22,8 +23,11 @@ def number(value: float, digits: int = 4) -> str:
 
 
 def between(ends: Sequence[float], digits: int = 3) -> str:
-    """An interval as ``[lo, hi]``."""
-    return f"[{number(ends[0], digits)}, {number(ends[1], digits)}]"
+    """An interval as ``[lo, hi]``, with as many more digits as it takes to see its width."""
+    lo, hi = ends
+    if math.isfinite(hi - lo) and hi > lo:
+        digits = max(digits, min(8, 2 + math.ceil(math.log10(max(abs(lo), abs(hi)) / (hi - lo)))))
+    return f"[{number(lo, digits)}, {number(hi, digits)}]"
 
 
 def law(boot: intervals.Bootstrap, level: float) -> list[str]:
