@@ -273,9 +273,7 @@ def intervals(entries: Sequence[Entry], name: str, level: float) -> Figure:
             x=[e.value for e in some], y=[e.label for e in some], mode="markers", error_x=error, marker=marker,
             showlegend=False, customdata=[e.words() for e in some], hovertemplate=_LABEL,
         )  # fmt: skip
-    order = {"categoryorder": "array", "categoryarray": [e.label for e in entries]}
-    out.update_yaxes(autorange="reversed", type="category", **order)
-    out.update_layout(margin={"l": 170})
+    _rows(out, [e.label for e in entries])
     return out
 
 
@@ -301,9 +299,15 @@ def scorecard(scores: Sequence[Score]) -> Figure:
             marker={"size": 9, "color": colour}, customdata=label, hovertemplate=_LABEL,
         )  # fmt: skip
     out.add_vline(x=0, line={"color": "black", "width": 1})
-    out.update_yaxes(autorange="reversed", type="category")
-    out.update_layout(margin={"l": 170})
+    _rows(out, list(dict.fromkeys(s.member for s in scores)))
     return out
+
+
+def _rows(out: Figure, labels: list[str]) -> None:
+    """Makes y a list of names from top to bottom, with room for a name above the first line, where a phone has it."""
+    order = {"categoryorder": "array", "categoryarray": labels}
+    out.update_yaxes(type="category", range=[len(labels) - 0.6, -0.6], **order)
+    out.update_layout(margin={"l": 170})
 
 
 def profile(p: Profile, fitted: float) -> Figure:

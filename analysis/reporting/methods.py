@@ -163,8 +163,8 @@ def paragraph(items: list[tuple[str, str]], boot: Bootstrap | None, level: float
     out = [f"{known['Source']}. N is {known['N']}; C counts {known['C']}."]
     if "Optimizer" in known:
         out.append(
-            f"Models of the architecture {known['Architecture']}, in {known['Parameterization']} parameterization, were trained "
-            f"on {known['Data']} with {known['Optimizer']}, in batches of {known['Batch']}. Peak learning rate: "
+            f"Models of the architecture {known['Architecture']}, in {known['Parameterization']} parameterization, were "
+            f"trained on {known['Data']} with {known['Optimizer']}, in batches of {known['Batch']}. Peak learning rate: "
             f"{known['Learning rate']}."
         )
     if "Best possible loss" in known:

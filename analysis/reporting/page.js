@@ -13,7 +13,7 @@
       var x = figure.layout.xaxis, y = figure.layout.yaxis;
       x.title.text = x.title.text.replace(/ \(.*\)$/, ""); // how FLOPs are counted stands in the methods as well
       // Names of rows stand on their lines: beside them they would take half of the plot.
-      if (y.type === "category") { y.ticklabelposition = "inside top"; x.nticks = 5; figure.layout.margin.l = 8; }
+      if (y.type === "category") { y.ticklabelposition = "inside top"; x.nticks = 8; figure.layout.margin.l = 8; }
     }
     var options = { responsive: true, displaylogo: false, scrollZoom: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
     if (narrow) options.displayModeBar = false;

@@ -163,7 +163,8 @@ def _allocation(story: Story, found: Findings) -> Section | None:
         title = "exponent a of N* ~ C^a"
         said = "Exponent a by each approach; grey: its interval is too wide for a value to be quoted."
         body += page.chart("chart-exponents", charts.intervals(shown, title, a.level), said, "low")
-    body += page.table(["approach", "a", f"{100 * a.level:g} % interval", "rests on"], [_approach(i) for i in a.items])
+    body += page.table(["approach", "a", f"{100 * a.level:g} % interval"], [_approach(i) for i in a.items])
+    body += page.bullets([f"{APPROACHES[i.name]}: {_rests_on(i)}" for i in a.items])
     body += page.bullets([line for line in approaches.in_words(a).splitlines()[1:] if not line.startswith(" ")])
     if a.by_profiles is not None:
         body += page.chart(
@@ -188,8 +189,11 @@ def _approach(item: approaches.Approach) -> list[Cell]:
     """A line of the table of approaches."""
     a = Cell(f"{item.a:.3f}") if item.identified and item.a is not None else Cell("–")
     ends = Cell(words.between(item.interval)) if item.interval is not None else Cell("–")
-    why = f"none: {item.missing}" if item.missing is not None else "; ".join(item.notes)
-    return [Cell(APPROACHES[item.name], kind="text"), a, ends, Cell(why, kind="reason")]
+    return [Cell(APPROACHES[item.name], kind="text"), a, ends]
+
+
+def _rests_on(item: approaches.Approach) -> str:
+    return f"none: {item.missing}" if item.missing is not None else "; ".join(item.notes)
 
 
 def _counts(ends: tuple[float, float]) -> str:
