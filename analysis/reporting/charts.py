@@ -323,7 +323,7 @@ def profile(p: Profile, fitted: float) -> Figure:
         hovertemplate=f"{p.name} = %{{x:.5g}}: %{{y:.5g}}<extra></extra>",
     )  # fmt: skip
     out.update_xaxes(range=list(x))
-    out.update_yaxes(range=[float(p.objective.min()) - 0.05 * top, float(p.objective.min()) + top])
+    out.update_yaxes(range=[float(p.objective.min()) - 0.05 * top, float(p.objective.min()) + top], exponentformat="power")
     return out
 
 

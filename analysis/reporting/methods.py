@@ -55,8 +55,10 @@ def _distinct(values: Iterable[Any], show: Any = str) -> str:
     return ", ".join(show(v) for v in found) if found else MISSING
 
 
-def facts(table: load.Table, known: Mapping[str, Manifest], boot: Bootstrap | None, convention: str) -> list[tuple[str, str]]:
-    """The checklist of a scaling-law report (Li et al. 2025, (Mis)Fitting), item by item."""
+def facts(
+    table: load.Table, known: Mapping[str, Manifest], boot: Bootstrap | None, convention: str, weights: str = ""
+) -> list[tuple[str, str]]:  # fmt: skip
+    """The checklist of a scaling-law report (Li et al. 2025, (Mis)Fitting), item by item; ``weights``: how rows count."""
     rows, members = table.fitted, [known[r.id] for r in table.rows if r.id in known]
     budgets = sorted({r.n_tokens for r in rows})
     seeds = sorted({r.seed for r in table.rows if r.seed is not None})
@@ -73,7 +75,7 @@ def facts(table: load.Table, known: Mapping[str, Manifest], boot: Bootstrap | No
     if members:
         out += _training_facts(members)
     if boot is not None:
-        out += _fit_facts(boot)
+        out += [*_fit_facts(boot), ("Weights", weights or "all rows count alike")]
     out.append(("Versions", _versions(members)))
     return out
 

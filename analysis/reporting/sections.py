@@ -239,6 +239,8 @@ def _conventions(story: Story, found: Findings) -> Section | None:
     assert story.found is not None and story.found.chinchilla is not None
     shown = [charts.Entry(f"{r.name}, N {r.n_definition}", r.values["a"], r.intervals["a"]) for r in c.rows]
     body = page.paragraph(conventions.conclusion(c) + ".")
+    if len(c.rows) < 2:
+        return Section("conventions", "What counting does", body + page.bullets(list(c.notes)))
     if not identify.judge_parameters(story.found.chinchilla, c.level)["a"].identified:
         said = (
             "These rows do not identify a under any convention; its shifts from one to the next are better known than itself."
@@ -262,7 +264,8 @@ def _conventions(story: Story, found: Findings) -> Section | None:
 
 def _methods(story: Story, known: dict[str, methods.Manifest]) -> Section:
     convention = CONVENTIONS.get(story.table.flops_convention, story.table.flops_convention)
-    items = methods.facts(story.table, known, story.boot, convention)
+    weights = story.found.weights if story.found is not None else ""
+    items = methods.facts(story.table, known, story.boot, convention, weights)
     rows = [[Cell(name, kind="text"), Cell(value, kind="reason")] for name, value in items]
     said = page.paragraph(methods.paragraph(items, story.boot, story.level))
     return Section("methods", "Methods", said + page.table(["item", "value"], rows))
