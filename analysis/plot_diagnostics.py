@@ -35,6 +35,8 @@ def save(story: Story, found: Findings, folder: pathlib.Path) -> bool:
         FigureCanvasAgg(figure)
         for position, draw in enumerate(panels, 1):
             draw(figure.add_subplot(down, across, position))
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once: each file would do it again
         figure.savefig(folder / "diagnostics.png")
         figure.savefig(folder / "diagnostics.svg", metadata={"Date": None})
     return True
@@ -71,12 +73,12 @@ def _bowls(ax: Axes, found: Findings) -> None:
 
 def _profile(ax: Axes, story: Story, found: Findings) -> None:
     p = found.profiles[0]
-    ax.axvspan(*np.clip(p.interval, p.values[0], p.values[-1]), color=BLUE, alpha=0.1, lw=0)
+    x, top = seen(p)
+    ax.axvspan(*np.clip(p.interval, *x), color=BLUE, alpha=0.1, lw=0)
     ax.axhline(p.threshold, color="#8c959f", ls="--", lw=1)
     ax.plot(p.values, p.objective, "o-", ms=3.5, lw=1.3, color=BLUE)
     title = f"Profile of {p.name}, {100 * p.level:g} % interval shaded"
     ax.set(xlabel=p.name, ylabel="objective, all else refitted", title=title)
-    x, top = seen(p)
     least = float(p.objective.min())
     ax.set(xlim=x, ylim=(least - 0.05 * top, least + top))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,21 @@ def _colours(sizes: Sizes) -> dict[float, str]:
     return dict(zip(sizes.labels, sample_colorscale("Viridis", where), strict=True))
 
 
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A line of an interval plot."""
+
+    label: str
+    value: float
+    ends: tuple[float, float]
+    identified: bool = True
+
+    def words(self) -> str:
+        """What hovering says."""
+        value = words.number(self.value) if self.identified else "not identified"
+        return f"{self.label}: {value} {words.between(self.ends, 4)}"
+
+
 def compute(story: Story) -> Figure:
     """Loss against compute: every training curve, every run, the law at each size, the frontier with its band."""
     sizes = Sizes.of(story)
@@ -65,8 +81,14 @@ def compute(story: Story) -> Figure:
     losses = [r.loss for r in story.table.rows if r.loss is not None] + [e for t in story.targets for e in t["interval"]]
     lo, hi = min(losses) * 0.97, max(losses) * 1.08
     out.update_yaxes(range=[np.log10(lo), np.log10(hi)])
-    out.update_xaxes(range=[float(v) for v in np.log10(story.compute_range())])
+    _span(out, *story.compute_range())
     return out
+
+
+def _span(out: Figure, lo: float, hi: float) -> None:
+    """Sets the ends of a logarithmic x axis, which gets ticks at 1, 2 and 5, or finer ones once a reader has zoomed in."""
+    decades = float(np.log10(hi / lo))
+    out.update_xaxes(range=[float(np.log10(lo)), float(np.log10(hi))], nticks=int(np.clip(round(decades / 0.4), 3, 6)))
 
 
 def _add_frontier(out: Figure, story: Story) -> None:
@@ -139,7 +161,11 @@ def _add_runs(out: Figure, story: Story, sizes: Sizes, colours: dict[float, str]
     fitted = story.table.fitted
     if sizes.many:
         colour: Any = [np.log10(r.n_params) for r in fitted]
-        bar = {"title": {"text": "log10 N"}, "thickness": 12, "len": 0.7}
+        marks = [
+            k * 10.0**e for e in range(16) for k in (1, 3) if sizes.log_range[0] <= np.log(k * 10.0**e) <= sizes.log_range[1]
+        ]
+        ticks = {"tickvals": [float(np.log10(m)) for m in marks], "ticktext": [format_count(m) for m in marks]}
+        bar = {"title": {"text": "N"}, "thickness": 12, "len": 0.7} | ticks
         scale = {
             "color": colour,
             "colorscale": "Viridis",
@@ -228,24 +254,26 @@ def residuals(story: Story) -> Figure:
     )  # fmt: skip
     top = 1.15 * float(np.abs(off).max() or 1.0)
     out.update_yaxes(range=[-top, top])
+    _span(out, *story.compute_range())
     return out
 
 
-def intervals(entries: Sequence[tuple[str, float, float, float]], name: str, level: float) -> Figure:
-    """An interval plot: (label, value, lo, hi) from top to bottom, of the quantity ``name``."""
+def intervals(entries: Sequence[Entry], name: str, level: float) -> Figure:
+    """An interval plot of the quantity ``name``, from top to bottom; what is not identified is grey and has no value."""
     out = _figure(name, "", f"{name}, {100 * level:g} % intervals", log_x=False, log_y=False)
-    labels, values, lo, hi = zip(*entries, strict=True)
-    error = {
-        "type": "data", "symmetric": False, "thickness": 2, "width": 6, "color": "#2f5d8a",
-        "array": [max(0.0, h - v) for v, h in zip(values, hi, strict=True)],
-        "arrayminus": [max(0.0, v - a) for v, a in zip(values, lo, strict=True)],
-    }  # fmt: skip
-    out.add_scatter(
-        x=values, y=labels, mode="markers", error_x=error, marker={"size": 9, "color": "#2f5d8a"}, showlegend=False,
-        customdata=[f"{n}: {v:.4g} [{a:.4g}, {b:.4g}]" for n, v, a, b in entries], hovertemplate=_LABEL,
-    )  # fmt: skip
-    out.update_yaxes(autorange="reversed", type="category")
-    out.update_layout(margin={"l": 170})
+    for identified, colour in ((True, "#2f5d8a"), (False, "#9aa4ae")):
+        some = [e for e in entries if e.identified is identified]
+        error = {
+            "type": "data", "symmetric": False, "thickness": 2, "width": 6, "color": colour,
+            "array": [max(0.0, e.ends[1] - e.value) for e in some],
+            "arrayminus": [max(0.0, e.value - e.ends[0]) for e in some],
+        }  # fmt: skip
+        marker = {"size": 9 if identified else 0.1, "color": colour}
+        out.add_scatter(
+            x=[e.value for e in some], y=[e.label for e in some], mode="markers", error_x=error, marker=marker,
+            showlegend=False, customdata=[e.words() for e in some], hovertemplate=_LABEL,
+        )  # fmt: skip
+    _rows(out, [e.label for e in entries])
     return out
 
 
@@ -271,15 +299,22 @@ def scorecard(scores: Sequence[Score]) -> Figure:
             marker={"size": 9, "color": colour}, customdata=label, hovertemplate=_LABEL,
         )  # fmt: skip
     out.add_vline(x=0, line={"color": "black", "width": 1})
-    out.update_yaxes(autorange="reversed", type="category")
-    out.update_layout(margin={"l": 170})
+    _rows(out, list(dict.fromkeys(s.member for s in scores)))
     return out
+
+
+def _rows(out: Figure, labels: list[str]) -> None:
+    """Makes y a list of names from top to bottom, with room for a name above the first line, where a phone has it."""
+    order = {"categoryorder": "array", "categoryarray": labels}
+    out.update_yaxes(type="category", range=[len(labels) - 0.6, -0.6], **order)
+    out.update_layout(margin={"l": 170})
 
 
 def profile(p: Profile, fitted: float) -> Figure:
     """The objective re-optimised at fixed values of one parameter, and the interval that it gives."""
     out = _figure(p.name, "objective", f"Profile of {p.name}", log_x=False, log_y=False)
-    lo, hi = (float(np.clip(e, p.values[0], p.values[-1])) for e in p.interval)
+    x, top = seen(p)
+    lo, hi = (float(np.clip(e, *x)) for e in p.interval)
     out.add_vrect(x0=lo, x1=hi, fillcolor="#2f5d8a", opacity=0.1, line_width=0)
     out.add_vline(x=fitted, line={"color": "black", "width": 1, "dash": "dot"})
     out.add_hline(y=p.threshold, line={"color": "#8c959f", "width": 1, "dash": "dash"})
@@ -287,17 +322,16 @@ def profile(p: Profile, fitted: float) -> Figure:
         x=p.values, y=p.objective, mode="lines+markers", line={"color": "#2f5d8a"}, marker={"size": 5}, showlegend=False,
         hovertemplate=f"{p.name} = %{{x:.5g}}: %{{y:.5g}}<extra></extra>",
     )  # fmt: skip
-    x, top = seen(p)
     out.update_xaxes(range=list(x))
-    out.update_yaxes(range=[float(p.objective.min()) - 0.05 * top, float(p.objective.min()) + top])
+    out.update_yaxes(range=[float(p.objective.min()) - 0.05 * top, float(p.objective.min()) + top], exponentformat="power")
     return out
 
 
 def seen(p: Profile) -> tuple[tuple[float, float], float]:
-    """What a picture of a profile should show: the values up to 4 times the threshold's rise, and that rise."""
+    """What a picture of a profile shows: the values up to 4 times the threshold's rise and the interval, and that rise."""
     rise = p.objective - p.objective.min()
     top = 4 * (p.threshold - float(p.objective.min()))
-    near = p.values[rise <= top]
+    near = np.append(p.values[rise <= top], [e for e in p.interval if np.isfinite(e)])
     pad = 0.05 * (float(near.max()) - float(near.min()) or 1.0)
     return (float(near.min()) - pad, float(near.max()) + pad), top
 
@@ -307,7 +341,9 @@ def bowls(found: Sequence[Bowl]) -> Figure:
     from plotly.colors import sample_colorscale
 
     out = _figure("N, parameters", "L, loss (nats per token)", "IsoFLOP profiles")
-    out.update_xaxes(tickformat="~s", exponentformat="none", nticks=6)
+    out.update_xaxes(tickformat="~s", exponentformat="none")
+    counts = np.concatenate([b.n_params for b in found])
+    _span(out, counts.min() / 1.2, counts.max() * 1.2)
     where = np.linspace(0.05, PALEST, len(found)) if len(found) > 1 else [0.4]
     for b, colour in zip(found, sample_colorscale("Plasma", list(where)), strict=True):
         label = f"{b.flops:.3g} FLOPs"

@@ -55,8 +55,10 @@ def _distinct(values: Iterable[Any], show: Any = str) -> str:
     return ", ".join(show(v) for v in found) if found else MISSING
 
 
-def facts(table: load.Table, known: Mapping[str, Manifest], boot: Bootstrap | None, convention: str) -> list[tuple[str, str]]:
-    """The checklist of a scaling-law report (Li et al. 2025, (Mis)Fitting), item by item."""
+def facts(
+    table: load.Table, known: Mapping[str, Manifest], boot: Bootstrap | None, convention: str, weights: str = ""
+) -> list[tuple[str, str]]:  # fmt: skip
+    """The checklist of a scaling-law report (Li et al. 2025, (Mis)Fitting), item by item; ``weights``: how rows count."""
     rows, members = table.fitted, [known[r.id] for r in table.rows if r.id in known]
     budgets = sorted({r.n_tokens for r in rows})
     seeds = sorted({r.seed for r in table.rows if r.seed is not None})
@@ -73,7 +75,7 @@ def facts(table: load.Table, known: Mapping[str, Manifest], boot: Bootstrap | No
     if members:
         out += _training_facts(members)
     if boot is not None:
-        out += _fit_facts(boot)
+        out += [*_fit_facts(boot), ("Weights", weights or "all rows count alike")]
     out.append(("Versions", _versions(members)))
     return out
 
@@ -91,21 +93,46 @@ def _training_facts(members: list[Manifest]) -> list[tuple[str, str]]:
         return ", ".join(f"{name.replace('_', ' ')} {field(f'{group}.{name}')}" for name in names)
 
     shapes = _distinct(
-        f"{m.of('model.depth')} layers x {m.of('model.width')} wide, {m.of('model.heads')} heads" for m in members if m.config
+        f"{m.of('model.depth')} layers x {m.of('model.width')} wide x {m.of('model.heads')} heads" for m in members if m.config
     )
     batch = _distinct((m.plan.get("batch_tokens") for m in members), lambda v: f"{v:,} tokens")
     rate = _distinct(m.plan.get("lr") for m in members)
     return [
         ("Shapes", shapes),
-        ("Architecture", f"{field('model.architecture')}; {fields('model', 'positions', 'norm', 'activation')}"),
+        ("Architecture", f"{field('model.architecture')} ({fields('model', 'positions', 'norm', 'activation')})"),
         ("Context", _distinct((m.of("model.context") for m in members), lambda v: f"{v} tokens")),
         ("Vocabulary", f"{field('data.vocab')}, {field('model.vocab_size')} entries"),
         ("Data", _distinct(f"{m.of('data.store')} (fingerprint {m.fingerprint})" for m in members if m.config)),
         ("Parameterization", field("model.parameterization")),
-        ("Optimizer", f"{field('optim.optimizer')}; {fields('optim', 'beta1', 'beta2', 'weight_decay', 'clip')}"),
-        ("Learning rate", f"{rate}; {fields('optim', 'schedule', 'cooldown', 'warmup')}"),
-        ("Batch", f"{field('batch')}: {batch} per step"),
+        ("Optimizer", f"{field('optim.optimizer')} ({fields('optim', 'beta1', 'beta2', 'weight_decay', 'clip')})"),
+        ("Learning rate", f"{_ruled(field('optim.lr'), rate)}; {fields('optim', 'schedule', 'cooldown', 'warmup')}"),
+        ("Batch", _ruled(field("batch"), f"{batch} per step")),
+        *_ideal(members),
     ]  # fmt: skip
+
+
+def _ruled(rule: str, value: str) -> str:
+    """What a rule gave, and the rule where it says more."""
+    return value if rule == MISSING or rule in value else f"{value} (set as {rule})"
+
+
+def _ideal(members: list[Manifest]) -> list[tuple[str, str]]:
+    """The loss of the best predictor, of a language that has a known one."""
+    names = {"ideal_val_loss": "on the validation windows", "ideal_loss": "expected over windows of this context"}
+    each = [(_distinct((m.plan.get(name) for m in members), lambda v: f"{v:.6g}"), where) for name, where in names.items()]
+    known = [f"{value} nats per token {where}" for value, where in each if value != MISSING]
+    return [("Best possible loss", "; ".join(known))] if known else []
+
+
+def ideal_loss(known: Mapping[str, Manifest]) -> float | None:
+    """What the best predictor of the data's language loses per token: on the validation windows where that is recorded, else
+    expected over such windows.  None where it is not known, or not the same for all runs.
+    """
+    for name in ("ideal_val_loss", "ideal_loss"):
+        values = {m.plan[name] for m in known.values() if m.plan.get(name) is not None}
+        if values:
+            return float(values.pop()) if len(values) == 1 else None
+    return None
 
 
 def _fit_facts(boot: Bootstrap) -> list[tuple[str, str]]:
@@ -138,10 +165,12 @@ def paragraph(items: list[tuple[str, str]], boot: Bootstrap | None, level: float
     out = [f"{known['Source']}. N is {known['N']}; C counts {known['C']}."]
     if "Optimizer" in known:
         out.append(
-            f"Models ({known['Architecture']}; {known['Parameterization']} parameterization) were trained with "
-            f"{known['Optimizer']} at a peak learning rate of {known['Learning rate']}, in batches of {known['Batch']}, on "
-            f"{known['Data']}."
+            f"Models of the architecture {known['Architecture']}, in {known['Parameterization']} parameterization, were "
+            f"trained on {known['Data']} with {known['Optimizer']}, in batches of {known['Batch']}. Peak learning rate: "
+            f"{known['Learning rate']}."
         )
+    if "Best possible loss" in known:
+        out.append(f"The best predictor of this language loses {known['Best possible loss']}.")
     if boot is not None:
         out.append(
             f"The {boot.fit.law.name} form was fitted by minimising the {known['Objective'].split(' = ')[0]}, by variable "
@@ -158,18 +187,8 @@ def runs_table(
     """Heads, rows and row kinds of the table of runs: every member, those left out with their reasons."""
     off = {r.id: v for r, v in zip(table.fitted, boot.fit.residuals, strict=True)} if boot else {}
     with_shapes = any(m.config for m in known.values())
-    heads = [
-        "run",
-        "N",
-        "D",
-        "D/N",
-        "C, FLOPs",
-        "loss",
-        "off the law, %",
-        "seed",
-        *(["width", "batch", "rate"] if with_shapes else []),
-        "left out because",
-    ]
+    shapes = ["width", "batch", "peak rate"] if with_shapes else []
+    heads = ["run", "N", "D", "D/N", "C, FLOPs", "loss", "off the law, %", "seed", *shapes, "left out because"]
     rows, kinds = [], []
     for r in table.rows:
         m = known.get(r.id)

@@ -8,8 +8,12 @@
     if (narrow) {
       // On a phone the legend goes below the plot and the margins shrink.
       figure.layout.margin = { l: 52, r: 8, t: 34, b: 44 };
-      figure.layout.legend = { orientation: "h", y: -0.16, font: { size: 10 } };
-      if (figure.layout.title) figure.layout.title.font = { size: 13 };
+      figure.layout.legend = { orientation: "h", y: -0.2, yanchor: "top", font: { size: 10 } };
+      figure.layout.title.font = { size: 13 };
+      var x = figure.layout.xaxis, y = figure.layout.yaxis;
+      x.title.text = x.title.text.replace(/ \(.*\)$/, ""); // how FLOPs are counted stands in the methods as well
+      // Names of rows stand on their lines: beside them they would take half of the plot.
+      if (y.type === "category") { y.ticklabelposition = "inside top"; x.nticks = 8; figure.layout.margin.l = 8; }
     }
     var options = { responsive: true, displaylogo: false, scrollZoom: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
     if (narrow) options.displayModeBar = false;

@@ -7,6 +7,7 @@ import html
 import importlib.resources
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +50,10 @@ def bullets(items: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{text(i)}</li>" for i in items) + "</ul>" if items else ""
 
 
-def lines(content: str) -> str:
-    """Text whose line breaks and indents matter."""
-    return f"<pre>{text(content)}</pre>"
+def formula(label: str, right: str) -> str:
+    """``label``: L = ``right``, with what stands after a ^ raised."""
+    raised = re.sub(r"\^(-?[\w.]+|\([^()]*\))", lambda m: f"<sup>{m[1].replace('-', '−')}</sup>", text(right))
+    return f'<p class="formula">{text(label)}: L = {raised}</p>'
 
 
 def _class(kind: str) -> str:
@@ -74,7 +76,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Cell]], row_kinds: Seque
     kinds = [rows[0][i].kind if rows else "" for i in range(len(heads))]
     sort = ' aria-sort="none"' if sortable else ""
     head = "".join(
-        f'<th scope="col"{sort}{_class(k if k == "text" else "")}>{h}</th>' for h, k in zip(shown, kinds, strict=True)
+        f'<th scope="col"{sort}{_class(k if k in ("text", "reason") else "")}>{h}</th>'
+        for h, k in zip(shown, kinds, strict=True)
     )
     body = "".join(
         f"<tr{_class(row_kinds[i] if row_kinds else '')}>{''.join(_cell(c, sortable) for c in row)}</tr>"
