@@ -128,15 +128,15 @@ def _crossing(grid: np.ndarray, root: np.ndarray, level: float) -> float:
 
 def _allowed(fit: Fit, level: float) -> float:
     """By how much the objective may rise."""
-    from scipy.stats import chi2, f
+    from scipy.special import chdtri, fdtri  # scipy.stats takes a second to import
 
     free = max(1, fit.degrees_of_freedom)
     inside = np.abs(fit.residuals) <= fit.delta
     if inside.all():
-        return float(fit.objective / free * f.ppf(level, 1, free))
+        return float(fit.objective / free * fdtri(1, free, level))
     psi = np.clip(fit.residuals, -fit.delta, fit.delta)
     scale = np.sum(fit.rows.weights * psi**2) / free / max(np.mean(fit.rows.weights * inside), 1 / len(psi))
-    return float(chi2.ppf(level, 1) / 2 * scale)
+    return float(chdtri(1, 1 - level) / 2 * scale)
 
 
 def _minima(fit: Fit, name: str, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

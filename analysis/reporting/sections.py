@@ -80,6 +80,7 @@ def _law(story: Story, known: dict[str, methods.Manifest]) -> Section:
             for c in story.found.choice.candidates
         ]  # fmt: skip
         body += page.table(heads, rows) + page.paragraph(f"Chosen: {story.found.choice.reason}.")
+        body += page.bullets(words.floors(story.found) + _over_forms(story, known))
     body += page.bullets(story.found.calibration.words())
     body += page.chart("chart-residuals", charts.residuals(story), "What is left of the law, in percent.", "low")
     return Section("law", "The law", body)
@@ -107,6 +108,15 @@ def _against_truth(boot: Bootstrap, level: float, known: dict[str, methods.Manif
     where = "inside" if lo <= truth <= hi else "OUTSIDE"
     fitted = f"{words.number(boot.fit.params[floor], 5)} {words.between((lo, hi), 5)}"
     return [f"{floor} fitted {fitted}, true {truth:.4f} (the best predictor of this language): {where} its interval"]
+
+
+def _over_forms(story: Story, known: dict[str, methods.Manifest]) -> list[str]:
+    """The true E against what all forms allow."""
+    truth = methods.ideal_loss(known)
+    if truth is None or story.found is None or story.found.floor is None:
+        return []
+    lo, hi = story.found.floor
+    return [f"true E {truth:.4f}: {'inside' if lo <= truth <= hi else 'OUTSIDE'} what the forms allow together"]
 
 
 def _parameters(boot: Bootstrap, level: float) -> str:
