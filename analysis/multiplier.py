@@ -199,7 +199,7 @@ def compare(
     draws_a = _columns(boot_a)
     point = _log_multiplier(first, second, first.fit.params, second.fit.params, flops)
     together, unpaired = (_log_multiplier(first, second, draws_a, _columns(b), flops) for b in (boot_b, apart))
-    edges = [(f"{s.name}: {edge}", _of_constant(s.fit, edge)) for s in (first, second) for edge in s.fit.edges]
+    edges = [(f"{s.name}: {edge}", _of_constant(s.fit, edge)) for s in (first, second) for edge in _edges(s.fit)]
     doubts = [edge for edge, harmless in edges if not harmless] + beside
     notes = [*both.notes, *(edge for edge, harmless in edges if harmless), *_of_lines((first, second))]
     return Comparison(
@@ -208,6 +208,11 @@ def compare(
         crossover=_crossover(first, second, level, doubts), cells=cells.measure(both, found, second, level), level=level,
         notes=tuple(notes), doubts=tuple(doubts),
     )  # fmt: skip
+
+
+def _edges(fitted: fit.Fit) -> tuple[str, ...]:
+    """Parameters that ran away.  Along a line of tokens in step with parameters one term does the work of both: no doubt there."""
+    return () if identify.collinear(fitted) else fitted.edges
 
 
 def _bootstraps(fits: tuple[fit.Fit, fit.Fit], twins: Mapping[str, str], draws: int) -> tuple[intervals.Bootstrap, ...]:

@@ -120,7 +120,8 @@ def frontier(story: Story, flops: np.ndarray) -> dict[str, np.ndarray]:
     law = story.boot.fit.law
     if not isinstance(law, Law):
         raise TypeError(f"{law.name}: a formula has no frontier in N and D")
-    if not words.quoted(story.boot.fit):  # the optimum lies beside the line on which the rows do
+    nowhere = not words.quoted(story.boot.fit)  # the optimum lies beside the line on which the rows do
+    if nowhere or not (has_allocation(law) or law.variables == ("C",)):  # one size, or one token count: nothing to choose
         unknown = ("n_params", "n_tokens", "loss", "lo", "hi", "calibrated_lo", "calibrated_hi")
         return {"flops": flops} | {name: np.full(flops.shape, np.nan) for name in unknown}
     n, d, loss = _best(law, story.boot.fit.params, flops, story.cost)
@@ -133,12 +134,11 @@ def frontier(story: Story, flops: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _best(law: Law, params: Mapping[str, Any], flops: np.ndarray, cost: Cost) -> tuple[Any, Any, Any]:
-    """As ``laws.optimum``; of a law without N and D only the loss is known, of one that has not even C nothing is."""
+    """As ``laws.optimum``; of a law of C only the loss is known."""
     if has_allocation(law):
         return optimum(params, flops, cost, law)
     unknown = np.full(flops.shape, np.nan)
-    loss = law.loss(params, unknown, unknown, flops) if law.variables == ("C",) else unknown
-    return unknown, unknown, loss
+    return unknown, unknown, law.loss(params, unknown, unknown, flops)
 
 
 def caption(story: Story, plain: bool = False) -> str:
@@ -201,9 +201,8 @@ def to_json(story: Story) -> dict[str, Any]:
 
 def in_words(story: Story) -> str:
     """What the command prints."""
-    table, left_out = story.table, words.exclusions(story.table)
-    lines = [f"{table.source}: {len(table.fitted)} rows fitted" + (f"; left out: {left_out}" if left_out else "")]
-    lines += [f"note: {note}" for note in table.notes]
+    table = story.table
+    lines = words.source(table)
     lines += words.estimate(story.found) if story.found is not None else [f"no fit: {story.no_fit}"]
     lines += words.loss_table(table.fitted)
     if story.targets:
