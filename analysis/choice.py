@@ -89,7 +89,8 @@ class Choice:
             "chosen": self.law.name, "reason": self.reason, "notes": list(self.notes),
             "candidates": [
                 {
-                    "form": c.law.name, "parameters": len(c.law.parameters), "params": None if identify.inseparable(c.fit) else c.fit.params,
+                    "form": c.law.name, "parameters": len(c.law.parameters),
+                    "params": None if identify.inseparable(c.fit) else c.fit.params,
                     "back_test_error": None if c.test is None else c.error, "qaicc": c.qaicc, "flags": list(c.flags),
                     "predictions": 0 if c.test is None else len(c.test),
                 }

@@ -211,7 +211,7 @@ def compare(
 
 
 def _edges(fitted: fit.Fit) -> tuple[str, ...]:
-    """Parameters that ran away.  Along a line of tokens in step with parameters one term does the work of both: no doubt there."""
+    """Parameters that ran away; none of rows on one line of tokens against parameters, where one term does the work of both."""
     return () if identify.collinear(fitted) else fitted.edges
 
 

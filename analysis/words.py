@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from analysis import identify, intervals, load
+from analysis import checks, identify, intervals, load
 from analysis.estimate import Estimate, Forecast
 from analysis.fit import Fit
 from analysis.laws import Law, has_allocation
@@ -62,7 +62,9 @@ def verdicts(boot: intervals.Bootstrap, level: float) -> list[str]:
     """What the rows identify, a line each; one for all where none is to be quoted, since the reason is the same."""
     judged = identify.judge_parameters(boot, level)
     if not quoted(boot.fit):
-        return [f"{', '.join(judged)}: {verdict_words(next(iter(judged.values())))}"]
+        said = [f"{', '.join(judged)}: {verdict_words(next(iter(judged.values())))}"]
+        offers = checks.offers(boot.fit.table) if identify.collinear(boot.fit) else []
+        return [*said, f"what these rows can carry: {'; '.join(offers)}"] if offers else said
     return [f"{_NAMES.get(what, f'{what}:')} {verdict_words(verdict)}" for what, verdict in judged.items()]
 
 

@@ -143,6 +143,10 @@ def test_no_crossover_is_claimed_without_one():
     assert small.crossover.outside == 1 and not small.crossover.identified  # the crossing lies above these sizes
 
 
+def a_term_vanished(c):
+    return any("runs to zero" in edge for s in c.sides for edge in s.fit.edges)
+
+
 def test_tokens_in_step_with_parameters():
     """Fails when a frontier is made up where D = 20 N in all rows: along that line L(x N, x D) needs 1 / x^2 the compute."""
     rng = np.random.default_rng(0)
@@ -152,6 +156,7 @@ def test_tokens_in_step_with_parameters():
     assert np.exp(c.log_multiplier[c.inside]) == pytest.approx(1 / 0.64, rel=0.02)
     assert c.sides[0].line == pytest.approx((1, math.log(20)), abs=1e-3)
     assert sum("followed along D = 20 N" in note for note in c.notes) == 2
+    assert c.verdict.identified and a_term_vanished(c)  # one of two terms of one slope: no doubt of the curve
     mixed = multiplier.compare(comparable(a, table(x=0.8, y=0.8, sizes=sizes)), 1e-2, draws=100)
     assert np.exp(mixed.log_multiplier[mixed.inside]) == pytest.approx(1 / 0.64, rel=0.02)  # both along the line of the first
 
