@@ -211,8 +211,8 @@ def compare(
 
 
 def _edges(fitted: fit.Fit) -> tuple[str, ...]:
-    """Parameters that ran away; none of rows on one line of tokens against parameters, where one term does the work of both."""
-    return () if identify.collinear(fitted) else fitted.edges
+    """Parameters that ran away; of rows on one line of tokens against parameters, where one term does the work of both, only E."""
+    return tuple(edge for edge in fitted.edges if edge.startswith("E ") or not identify.collinear(fitted))
 
 
 def _bootstraps(fits: tuple[fit.Fit, fit.Fit], twins: Mapping[str, str], draws: int) -> tuple[intervals.Bootstrap, ...]:

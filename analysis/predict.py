@@ -197,8 +197,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _one(table: load.Table, args: argparse.Namespace) -> None:
-    out, settings = cli.out_dir(args), cli.settings(args)
-    found = estimate(table, settings)
+    settings = cli.settings(args)
+    cli.check_rows(table, settings)
+    out, found = cli.out_dir(args), estimate(table, settings)
     rows = table.fitted
     cost = measured_cost([r.n_params for r in rows], [r.n_tokens for r in rows], [r.flops for r in rows])
     forecast = found.predict(args.n_params, args.tokens, cost=cost)
