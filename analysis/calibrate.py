@@ -111,7 +111,7 @@ def calibrate(boot: Bootstrap, level: float = LEVEL, draws: int = backtest.DRAWS
         return Calibration(level, 1.0, None, (told,))
     cautions: tuple[str, ...] = ()
     if (m := len(test.by_origin)) < len(backtest.QUANTILES):
-        cautions = (f"calibrated on {m} origin{'s' * (m > 1)} only, so that the widening is itself known only roughly",)
+        cautions = (f"calibrated on {m} origin{'s' * (m > 1)} only: too few to tell closely how wide the band must be",)
     return Calibration(level, factor(test, float(np.quantile(np.abs(boot.noise), level))), test, cautions)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import backtest
+from analysis import backtest, identify
 from analysis.backtest import BackTest
 from analysis.fit import AnyLaw, Fit, FitError, check_rows, fit
 from analysis.laws import SURFACES
@@ -80,7 +80,7 @@ class Choice:
         for c in self.candidates:
             error = "–" if np.isnan(c.error) else f"{100 * c.error:.2f} %"
             flags = f"   {'; '.join(c.flags)}" if c.flags else ""
-            lines.append(f"{c.law.name:<12}{len(c.law.parameters):>11}{error:>11}{c.qaicc - least:>+9.1f}{flags}")
+            lines.append(f"{c.law.name:<12}{len(c.law.parameters):>11}{error:>11}{_beyond(c.qaicc, least):>9}{flags}")
         return [*lines, f"chosen: {self.reason}", *self.notes]
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,7 +89,8 @@ class Choice:
             "chosen": self.law.name, "reason": self.reason, "notes": list(self.notes),
             "candidates": [
                 {
-                    "form": c.law.name, "parameters": len(c.law.parameters), "params": c.fit.params,
+                    "form": c.law.name, "parameters": len(c.law.parameters),
+                    "params": None if identify.inseparable(c.fit) else c.fit.params,
                     "back_test_error": None if c.test is None else c.error, "qaicc": c.qaicc, "flags": list(c.flags),
                     "predictions": 0 if c.test is None else len(c.test),
                 }
@@ -118,9 +119,9 @@ def choose(
             check_rows(table, law)
             fits[name] = fit(table, law, delta, weights=weights)
         except FitError as error:
-            refused = error
-            told = str(error).removeprefix(f"{table.source}: ").split(": train or add more")[0]
-            notes.append(f"{name} cannot be fitted: {told}")
+            refused = refused or error
+            short = str(error).removeprefix(f"{table.source}: ").partition("; what these rows can carry")[0]
+            notes.append(f"{name} cannot be fitted: {short}")
     if not fits:
         raise refused or FitError(f"{table.source}: no forms were given to choose from")
     every = backtest.origins(table)
@@ -129,11 +130,16 @@ def choose(
     try:
         tests |= {k: backtest.expanding(table, f.law, delta=delta, weights=weights, splits=later) for k, f in fits.items()}
     except FitError as error:
-        told = str(error).removeprefix(f"{table.source}: ")
-        notes.append(f"no back-test: {told}; QAICc decides alone")
+        short = str(error).removeprefix(f"{table.source}: ")
+        notes.append(f"no back-test: {short}" + ("; QAICc decides alone" if len(fits) > 1 else ""))
     scale = _scale(max(fits.values(), key=lambda f: len(f.law.parameters)))
     found = [Candidate(f.law, f, tests[k], _mean(tests[k]), _qaicc(f, scale), _flags(f)) for k, f in fits.items()]
     return _decide(found, tuple(notes))
+
+
+def _beyond(qaicc: float, least: float) -> str:
+    """QAICc above the least; a dash where the rows are too few for it to be finite."""
+    return f"{qaicc - least:+.1f}" if np.isfinite(qaicc) else "–"
 
 
 def _mean(test: BackTest | None) -> float:
@@ -142,6 +148,8 @@ def _mean(test: BackTest | None) -> float:
 
 def _flags(fit: Fit) -> tuple[str, ...]:
     """What speaks against a form whatever it predicts: an optimum that is none, or terms that the rows do not show."""
+    if identify.collinear(fit):
+        return ()  # whatever the form, one of its terms does the work of both: no reason to prefer another
     return fit.edges + (() if fit.certificate.convex else ("its minimum is not strict",))
 
 
@@ -172,7 +180,7 @@ def _decide(found: list[Candidate], notes: tuple[str, ...]) -> Choice:
     tied = _tied(regular) if regular[0].test is not None else regular
     best = min(tied, key=lambda c: c.qaicc)
     rest = sorted((c for c in found if c is not best), key=lambda c: (bool(c.flags), c.error, c.qaicc))
-    return Choice((best, *rest), _reason(best, tied, regular), notes)
+    return Choice((best, *rest), _reason(best, tied, regular, found), notes)
 
 
 def _tied(regular: list[Candidate]) -> list[Candidate]:
@@ -189,11 +197,15 @@ def _tied(regular: list[Candidate]) -> list[Candidate]:
     return out
 
 
-def _reason(best: Candidate, tied: list[Candidate], regular: list[Candidate]) -> str:
+def _reason(best: Candidate, tied: list[Candidate], regular: list[Candidate], found: list[Candidate]) -> str:
+    if len(found) == 1:
+        return f"{best.law.name}, the only form that the rows carry"
     if best.test is None:
         return f"{best.law.name}, of the least QAICc"
     if len(regular) == 1:
         return f"{best.law.name}, the only form whose parameters the rows hold"
     error = f"{100 * best.error:.2f} % back-test error"
     others = ", ".join(c.law.name for c in tied if c is not best)
-    return f"{best.law.name}, {error}" + (f"; tied with {others}, of which it has the least QAICc" if others else ", the least")
+    return f"{best.law.name}, {error}" + (
+        f"; no worse within the noise than {others}, and of less QAICc" if others else ", the least"
+    )

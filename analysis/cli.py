@@ -10,7 +10,7 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-from analysis import load
+from analysis import fit, load
 from analysis.estimate import AUTO, Settings
 from analysis.fit import LOSSES, FitError
 from analysis.intervals import DRAWS, LEVEL
@@ -113,6 +113,17 @@ def table(args: argparse.Namespace) -> load.Table:
         given = f"--map {args.map}: names columns" if args.map else "--skip-bad: leaves out rows"
         raise load.LoadError(f"{given} of a --csv; leave it out, run folders need none")
     return load.runs(args.runs, args.n, args.flops)
+
+
+def check_rows(table: load.Table, chosen: Settings) -> None:
+    """Raises FitError unless the rows can carry the law that was named, or one to choose from; told before a folder is made."""
+    errors = []
+    for law in SURFACES.values() if chosen.law == AUTO else [LAWS[chosen.law]]:
+        try:
+            return fit.check_rows(table, law)
+        except FitError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def out_dir(args: argparse.Namespace) -> pathlib.Path:

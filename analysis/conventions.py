@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import fit, intervals, load, words
+from analysis import fit, identify, intervals, load, words
 from analysis.laws import Cost, allocation_exponent, measured_cost, optimum
 from scaling import flops
 from scaling.units import format_count
@@ -63,7 +63,7 @@ def table_of(table: load.Table, delta: float | None = None, level: float = inter
       draws: refits for each definition of N.
 
     Raises:
-      FitError: rows that cannot carry the law.
+      FitError: rows that cannot carry the law, or do not tell its terms apart.
     """
     tables, notes = _counted(table)
     first = next(iter(tables.values()))
@@ -75,6 +75,8 @@ def table_of(table: load.Table, delta: float | None = None, level: float = inter
         if counted.n_definition not in boots:
             boots[counted.n_definition] = intervals.bootstrap(fit.fit(counted, delta=delta), draws)
         boot = boots[counted.n_definition]
+        if reasons := identify.inseparable(boot.fit):
+            raise fit.FitError(f"{table.source}: no exponents to hold against each other: {'; '.join(reasons)}")
         cost = measured_cost(*(list(counted.column(c)) for c in ("n_params", "n_tokens", "flops")))
         budget = float(counted.column("flops")[at])
         drawn = _quantities(boot.params, cost, budget)

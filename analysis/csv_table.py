@@ -352,6 +352,11 @@ def _table(
             notes.append(f"{role} = {formula} in {empty} {'row' if empty == 1 else 'rows'} without {columns[role].name}")
     if "outlier" in header and "exclude" not in columns:
         notes.append("the column 'outlier' is not used; leave its rows out with --map exclude=outlier")
+    names = {line.text("id") for line in rows}
+    if "id" in columns and "cluster" not in columns and len(names) < len(rows):
+        name = columns["id"].name
+        told = f"column '{name}' holds {len(names)} names in {len(rows)} rows: if these are runs, resample each as one"
+        notes.append(f"{told} with --map cluster={name}; intervals that take its rows for independent are too narrow")
     if gone := [str(line.number) for line in read if line.number not in kept]:
         notes.append(f"left out for want of a usable N and D: line {', '.join(checks.listed(gone, _SHOWN))}")
     convention = columns["C"].words if "C" in columns else "6ND"

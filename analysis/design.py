@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from analysis import cli, fit, load, plot_design
+from analysis import cli, fit, identify, load, plot_design
 from analysis.information import Design, Prior, Trunk
 from analysis.laws import CHINCHILLA
 from analysis.study import TIMES, in_words, study, to_json
@@ -134,9 +134,9 @@ def _fitted(table: load.Table, delta: float | None) -> Prior:
         fitted = fit.fit(table, delta=delta)
     except fit.FitError as error:
         raise fit.FitError(f"no prior law: {error}; or give one, --prior E=…,A=…,B=…,alpha=…,beta=…") from None
-    if fitted.edges:
+    if reasons := identify.inseparable(fitted) or list(fitted.edges):
         raise fit.FitError(
-            f"{table.source}: its fit is no prior law: {'; '.join(fitted.edges)}; give one, such as --prior ladder or "
+            f"{table.source}: its fit is no prior law: {'; '.join(reasons)}; give one, such as --prior ladder or "
             "--prior E=1.7,A=400,B=2000,alpha=0.35,beta=0.37"
         )
     source = f"the fit of {len(fitted.residuals)} rows of {table.source}, the noise its residual scatter"

@@ -262,7 +262,7 @@ def check_rows(table: Table, law: AnyLaw = CHINCHILLA) -> None:
         has = " and ".join(f"{count} {_NOUNS[v]}" for v, count in found.items())
         needs = " and ".join(f"{count} {_NOUNS[v]}" for v, count in wanted.items())
         others = [offer for offer in checks.offers(table) if not offer.startswith(f"--law {law.name}:")]
-        still = f"; what these rows can carry: {'; '.join(others)}" if others else ""
+        still = f"; what these rows can carry (analysis.plot_scaling, analysis.predict): {'; '.join(others)}" if others else ""
         raise FitError(
             f"{table.source}: {rows} rows with {has}{left_out}; the {law.name} law has {len(law.parameters)} parameters and "
             f"needs at least {need} rows, {needs}: train or add more{still}"

@@ -17,6 +17,7 @@ from analysis.checks import MAX_COLLINEAR
 from analysis.fit import Fit
 from analysis.laws import Law, allocation_exponent
 from analysis.laws.formula import Formula
+from scaling.units import format_count
 
 if TYPE_CHECKING:
     from analysis.intervals import Bootstrap
@@ -26,6 +27,8 @@ MAX_CONDITION = 1e6  # of the scaled normal matrix J^T J; the 240 points of Chin
 MAX_E_FACTOR = 1.5  # upper over lower end of E's interval
 MAX_SCALE_FACTOR = 10.0  # the same of any other positive parameter
 MAX_EXPONENT_WIDTH = 0.5  # an exponent's interval over its value
+MAX_MISFIT = 0.1  # median |residual| of log loss; the published tables that hold one sweep each have at most 0.04
+SAME = 0.01  # counts that differ by less than this (log) are one count
 MAX_PREDICTION_WIDTH = 0.1  # a prediction's interval over its value: 5 % to either side
 
 
@@ -54,7 +57,7 @@ def judge_parameters(boot: Bootstrap, level: float = 0.9) -> dict[str, Verdict]:
     """
     fit = boot.fit
     fatal = inseparable(fit)
-    common = [*fit.edges, *_ill_conditioned(fit)]
+    common = [*fit.edges, *_ill_conditioned(fit), *_misfit(fit)]
     if not fit.certificate.convex:
         common.append("the minimum is not strict: some combination of parameters is free")
     ranges = boot.intervals(level)
@@ -86,9 +89,9 @@ def judge_prediction(fit: Fit, n_params: float, n_tokens: float, loss: float, en
     """
     reasons = []
     if (width := _relative(ends, loss)) > MAX_PREDICTION_WIDTH:
-        spans = f"{100 * width:.0f} % of" if width < 10 else "more than ten times"
+        spans = f"{100 * width:.3g} % of" if width < 10 else "more than ten times"
         reasons.append(f"its interval spans {spans} the loss (limit {100 * MAX_PREDICTION_WIDTH:.0f} %)")
-    reasons += off_the_line(fit, n_params, n_tokens)
+    reasons += off_the_line(fit, n_params, n_tokens) + _another(fit, n_params, n_tokens)
     return Verdict(not reasons, tuple(reasons))
 
 
@@ -98,12 +101,18 @@ def inseparable(fit: Fit) -> list[str]:
     Either log N and log D are collinear (|correlation| > 0.995) under a law of both: along D = c N^q the two power laws are two
     powers of one variable, which trade against each other and against E.  Or the scaled normal matrix is worse than 1e6.
     """
-    if abs(correlation := collinearity(fit.rows.columns)) > MAX_COLLINEAR and {"N", "D"} <= set(fit.law.variables):
+    if collinear(fit):
+        correlation = collinearity(fit.rows.columns)
         return [
             f"tokens grow in step with parameters in all rows (correlation of logs {correlation:.4f}), so the two power laws "
             f"cannot be told apart: add rows with other tokens per parameter"
         ]
     return [] if fit.edges else _ill_conditioned(fit)  # a parameter at an edge has no slope, and says so itself
+
+
+def collinear(fit: Fit) -> bool:
+    """Whether the law is one of N and D and the rows hold both in step."""
+    return abs(collinearity(fit.rows.columns)) > MAX_COLLINEAR and {"N", "D"} <= set(fit.law.variables)
 
 
 def _ill_conditioned(fit: Fit) -> list[str]:
@@ -113,6 +122,17 @@ def _ill_conditioned(fit: Fit) -> list[str]:
         if worst > MAX_CONDITION
         else []
     )
+
+
+def _misfit(fit: Fit) -> list[str]:
+    """Rows that follow no one law: tables of several texts or units of loss in one file do this, a noisy sweep does not."""
+    middle = float(np.median(np.abs(fit.residuals)))
+    if middle <= MAX_MISFIT:
+        return []
+    return [
+        f"half of the rows lie more than {100 * middle:.0f} % off the law (limit {100 * MAX_MISFIT:.0f} %), so they follow no "
+        "one law: fit rows of one text, tokenizer and recipe at a time"
+    ]
 
 
 def collinearity(columns: Mapping[str, np.ndarray]) -> float:
@@ -147,16 +167,36 @@ def correlations(boot: Bootstrap) -> dict[tuple[str, str], float]:
 
 
 def off_the_line(fit: Fit, n_params: float, n_tokens: float) -> list[str]:
-    """For collinear rows: whether a run leaves their line by more than the rows do (or a tenth)."""
-    if abs(collinearity(fit.rows.columns)) <= MAX_COLLINEAR or not {"N", "D"} <= set(fit.law.variables):
+    """For collinear rows, whatever law is fitted to them: whether a run leaves their line by more than they do (or a tenth)."""
+    columns = _counts(fit)
+    if abs(collinearity(columns)) <= MAX_COLLINEAR:
         return []
-    n, d = np.log(fit.rows.columns["N"]), np.log(fit.rows.columns["D"])
+    n, d = np.log(columns["N"]), np.log(columns["D"])
     slope, level = np.polyfit(n, d, 1)
     spread = np.abs(d - slope * n - level).max()
     off = abs(np.log(n_tokens) - slope * np.log(n_params) - level)
     if off <= max(2 * spread, 0.1):
         return []
     return ["the rows lie on one line of tokens against parameters and this run lies beside it: nothing is known there"]
+
+
+def _another(fit: Fit, n_params: float, n_tokens: float) -> list[str]:
+    """For rows of one size (or one token count) and a law without it: whether a run has another."""
+    out = []
+    for name, value, noun in (("N", n_params, "parameters"), ("D", n_tokens, "tokens")):
+        column = _counts(fit).get(name)
+        if column is None or name in fit.law.variables or np.ptp(np.log(column)) > 0:
+            continue
+        if abs(np.log(value / column[0])) > SAME:
+            out.append(f"all rows have {format_count(column[0])} {noun} and the law is not of them: nothing is known of others")
+    return out
+
+
+def _counts(fit: Fit) -> Mapping[str, np.ndarray]:
+    """Parameters and tokens of the rows, whether the law is of them or not."""
+    if fit.table is None:
+        return fit.rows.columns
+    return {"N": fit.table.column("n_params"), "D": fit.table.column("n_tokens")}
 
 
 def _relative(ends: tuple[float, float], value: float) -> float:

@@ -199,7 +199,7 @@ def compare(
     draws_a = _columns(boot_a)
     point = _log_multiplier(first, second, first.fit.params, second.fit.params, flops)
     together, unpaired = (_log_multiplier(first, second, draws_a, _columns(b), flops) for b in (boot_b, apart))
-    edges = [(f"{s.name}: {edge}", _of_constant(s.fit, edge)) for s in (first, second) for edge in s.fit.edges]
+    edges = [(f"{s.name}: {edge}", _of_constant(s.fit, edge)) for s in (first, second) for edge in _edges(s.fit)]
     doubts = [edge for edge, harmless in edges if not harmless] + beside
     notes = [*both.notes, *(edge for edge, harmless in edges if harmless), *_of_lines((first, second))]
     return Comparison(
@@ -208,6 +208,11 @@ def compare(
         crossover=_crossover(first, second, level, doubts), cells=cells.measure(both, found, second, level), level=level,
         notes=tuple(notes), doubts=tuple(doubts),
     )  # fmt: skip
+
+
+def _edges(fitted: fit.Fit) -> tuple[str, ...]:
+    """Parameters that ran away; of rows on one line of tokens against parameters, where one term does the work of both, E."""
+    return tuple(edge for edge in fitted.edges if edge.startswith("E ") or not identify.collinear(fitted))
 
 
 def _bootstraps(fits: tuple[fit.Fit, fit.Fit], twins: Mapping[str, str], draws: int) -> tuple[intervals.Bootstrap, ...]:

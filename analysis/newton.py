@@ -400,7 +400,8 @@ def _derivatives(
     r = at.predicted - targets
     size = np.abs(r)
     inside = size <= delta
-    value = np.sum(weights * np.where(inside, 0.5 * r * r, delta * (size - 0.5 * delta)), -1)
+    with np.errstate(invalid="ignore"):  # a row of weight 0 whose loss is infinite: such a lane is outside
+        value = np.sum(weights * np.where(inside, 0.5 * r * r, delta * (size - 0.5 * delta)), -1)
     outside = ~np.isfinite(value)
     value[outside] = np.inf
     slope = weights * np.clip(r, -delta, delta)

@@ -197,18 +197,19 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _one(table: load.Table, args: argparse.Namespace) -> None:
-    out, settings = cli.out_dir(args), cli.settings(args)
-    found = estimate(table, settings)
+    settings = cli.settings(args)
+    cli.check_rows(table, settings)
+    out, found = cli.out_dir(args), estimate(table, settings)
     rows = table.fitted
     cost = measured_cost([r.n_params for r in rows], [r.n_tokens for r in rows], [r.flops for r in rows])
     forecast = found.predict(args.n_params, args.tokens, cost=cost)
-    print("\n".join(words.estimate(found)))
-    print(words.forecast(forecast))
+    print("\n".join([*words.source(table), *words.estimate(found), words.forecast(forecast)]))
     content = forecast.to_dict() | {
         "source": table.source, "n_definition": table.n_definition, "flops": float(cost.flops(args.n_params, args.tokens)),
         **words.estimate_json(found), "rows": [dataclasses.asdict(r) for r in table.rows],
     }  # fmt: skip
     runs.write_json(out / "prediction.json", content)
+    print(f"wrote {out / 'prediction.json'}")
 
 
 if __name__ == "__main__":

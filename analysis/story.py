@@ -120,8 +120,8 @@ def frontier(story: Story, flops: np.ndarray) -> dict[str, np.ndarray]:
     law = story.boot.fit.law
     if not isinstance(law, Law):
         raise TypeError(f"{law.name}: a formula has no frontier in N and D")
-    known = has_allocation(law) or law.variables == ("C",)
-    if not known or not words.quoted(story.boot.fit):  # or the optimum lies beside the line on which the rows do
+    nowhere = not words.quoted(story.boot.fit)  # the optimum lies beside the line on which the rows do
+    if nowhere or not _has_frontier(law):  # one size, or one token count: nothing to choose
         unknown = ("n_params", "n_tokens", "loss", "lo", "hi", "calibrated_lo", "calibrated_hi")
         return {"flops": flops} | {name: np.full(flops.shape, np.nan) for name in unknown}
     n, d, loss = _best(law, story.boot.fit.params, flops, story.cost)
@@ -131,6 +131,11 @@ def frontier(story: Story, flops: np.ndarray) -> dict[str, np.ndarray]:
     low, high = story.found.calibration.widen(lo, hi, flops / story.boot.fit.table.column("flops").max())
     band = {"lo": lo, "hi": hi, "calibrated_lo": low, "calibrated_hi": high}
     return {"flops": flops, "n_params": n, "n_tokens": d, "loss": loss} | band
+
+
+def _has_frontier(law: Law) -> bool:
+    """Whether the law says what the best loss of a budget is; of one size, or one token count, there is nothing to choose."""
+    return has_allocation(law) or law.variables == ("C",)
 
 
 def _best(law: Law, params: Mapping[str, Any], flops: np.ndarray, cost: Cost) -> tuple[Any, Any, Any]:
@@ -170,15 +175,19 @@ def _of_the_law(story: Story, plain: bool) -> list[str]:
     if not plain:
         each = [text.replace(" ", "\u00a0") for text in each]  # a value stays on one line with its interval
     form = f"L = {words.equation(boot)}" if plain else words.latex(boot)
-    lacking = [what for what, v in identify.judge_parameters(boot, level).items() if not v.identified]
+    judged = identify.judge_parameters(boot, level)
+    lacking = [what for what, v in judged.items() if not v.identified]
     with_values = f"with {', '.join(each)}" if each else "with values that are not quoted, since the rows do not determine them"
     out = [f"Law: {form} {with_values} ({100 * level:g} %; {boot.words()}; Huber delta {boot.fit.delta:g})."]
     if story.found is not None and story.found.choice is not None:
         out.append(f"Form chosen by what it predicts inside the table: {story.found.choice.reason}.")
         if story.found.floor is not None and words.quoted(boot.fit):
             out.append(f"E over all forms: {words.between(story.found.floor, 4)}.")
-    out.append(f"Not identified by these rows: {', '.join(lacking)}." if lacking else "E, the exponents and a are identified.")
-    out.append("The dark band holds if the law's form does; the light one is widened by what such bands missed in back-tests.")
+    out.append(f"Not identified by these rows: {', '.join(lacking)}." if lacking else f"Identified: {', '.join(judged)}.")
+    if isinstance(boot.fit.law, Law) and _has_frontier(boot.fit.law):
+        out.append(
+            "The dark band holds if the law's form does; the light one is widened by what such bands missed in back-tests."
+        )
     if story.targets:
         when = "before it was trained" if story.targets_source == RECORDED else "but after it had been trained"
         out.append(f"The largest rung was predicted from the smaller sizes only, {when}.")
@@ -203,9 +212,8 @@ def to_json(story: Story) -> dict[str, Any]:
 
 def in_words(story: Story) -> str:
     """What the command prints."""
-    table, left_out = story.table, words.exclusions(story.table)
-    lines = [f"{table.source}: {len(table.fitted)} rows fitted" + (f"; left out: {left_out}" if left_out else "")]
-    lines += [f"note: {note}" for note in table.notes]
+    table = story.table
+    lines = words.source(table)
     lines += words.estimate(story.found) if story.found is not None else [f"no fit: {story.no_fit}"]
     lines += words.loss_table(table.fitted)
     if story.targets:

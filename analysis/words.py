@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from analysis import identify, intervals, load
+from analysis import checks, identify, intervals, load
 from analysis.estimate import Best, Estimate, Forecast
 from analysis.fit import Fit
+from analysis.laws import Law, has_allocation
 from analysis.laws.formula import Formula
 from scaling.units import format_count
 
@@ -30,6 +31,13 @@ def between(ends: Sequence[float], digits: int = 3) -> str:
     return f"[{number(lo, digits)}, {number(hi, digits)}]"
 
 
+def source(table: load.Table) -> list[str]:
+    """Where the rows come from, which stay out of the fit, and what was noted of them."""
+    left_out = exclusions(table)
+    rows = f"{table.source}: {len(table.fitted)} rows fitted" + (f"; left out: {left_out}" if left_out else "")
+    return [rows, *(f"note: {note}" for note in table.notes)]
+
+
 def law(boot: intervals.Bootstrap, level: float) -> list[str]:
     """The equation, its parameters with intervals, how they came about, and the verdicts."""
     fit = boot.fit
@@ -41,6 +49,8 @@ def law(boot: intervals.Bootstrap, level: float) -> list[str]:
         lines.append(f"  {', '.join(ranges)}: not quoted, since these rows do not determine them")
     if quote and "a" in ranges:
         lines.append("  a = beta / (alpha + beta): at C = k N D the best N grows as C^a, the best D as C^(1-a)")
+    if quote and isinstance(fit.law, Law) and has_allocation(fit.law) and "a" not in ranges:
+        lines.append("  a = 1/2 at C = k N D, since this form has one exponent for both: these rows have no say in it")
     again = f" and of {c.bumps} restarts from resampled rows {'one improved on them' if c.improved else 'none is lower'}"
     lines.append(
         f"fitted to {len(fit.residuals)} rows, {len(fit.table.sizes())} sizes: sum of {fit.loss_name} of log loss "
@@ -56,7 +66,9 @@ def verdicts(boot: intervals.Bootstrap, level: float) -> list[str]:
     """What the rows identify, a line each; one for all where none is to be quoted, since the reason is the same."""
     judged = identify.judge_parameters(boot, level)
     if not quoted(boot.fit):
-        return [f"{', '.join(judged)}: {verdict_words(next(iter(judged.values())))}"]
+        said = [f"{', '.join(judged)}: {verdict_words(next(iter(judged.values())))}"]
+        offers = checks.offers(boot.fit.table) if identify.collinear(boot.fit) else []
+        return [*said, f"what these rows can carry: {'; '.join(offers)}"] if offers else said
     return [f"{_NAMES.get(what, f'{what}:')} {verdict_words(verdict)}" for what, verdict in judged.items()]
 
 
@@ -174,7 +186,12 @@ def forecast(f: Forecast) -> str:
     """One prediction as sentences, with both bands."""
     p = f.plain
     (lo, hi), (low, high) = p.interval, f.calibrated
-    caution = f"; CAUTION, it lies far beyond the evidence (more than {intervals.FAR:g} times its compute)" if p.far else ""
+    caution = (
+        f"\nCAUTION: {p.extrapolation:.3g} times the largest fitted compute, far beyond the evidence (more than "
+        f"{intervals.FAR:g} times): that the law holds so far is believed, not measured, and no band covers that"
+        if p.far
+        else ""
+    )
     return (
         f"{format_count(p.n_params)} parameters on {format_count(p.n_tokens)} tokens: loss {p.loss:.4f}, "
         f"{100 * p.level:g} % [{low:.4f}, {high:.4f}] for one run, at {p.extrapolation:.3g} times the largest fitted compute"

@@ -112,3 +112,23 @@ def test_nothing_to_choose_from():
     """Fails when a table that carries no form is met with anything but the fitter's own refusal."""
     with pytest.raises(fit.FitError, match="needs at least"):
         choice.choose(load.table([1e7, 1e8], [1e9, 1e10], [3.0, 2.5]))
+
+
+def test_rows_in_step_quote_no_numbers():
+    """Fails when a form is preferred because another let a term vanish that collinear rows cannot show, or the JSON quotes
+    parameters that those rows do not determine."""
+    n = np.geomspace(1e7, 1e9, 12)
+    loss = laws.CHINCHILLA.loss({"E": 1.7, "A": 400, "B": 2000, "alpha": 0.34, "beta": 0.37}, n, 20 * n)
+    found = choice.choose(load.table(n, 20 * n, loss * np.exp(0.003 * np.cos(7 * np.arange(12)))))
+    assert not any(c.flags for c in found.candidates)
+    assert [c["params"] for c in found.to_dict()["candidates"]] == [None] * len(found.candidates)
+
+
+def test_few_rows_are_told_once():
+    """Fails when the only form that is left shows a QAICc that is no number, or the others' notes repeat the offers."""
+    n, d = np.array([1e7, 1e7, 1e8, 1e8, 1e9]), np.array([1e9, 2e9, 1e9, 4e9, 2e9])
+    truth = {"E": 1.7, "A": 400, "B": 2000, "alpha": 0.34, "beta": 0.37}
+    found = choice.choose(load.table(n, d, laws.CHINCHILLA.loss(truth, n, d)))
+    said = "\n".join(found.words())
+    assert found.law.name == "tied" and "nan" not in said and "inf" not in said
+    assert "the only form that the rows carry" in said and "what these rows can carry" not in said

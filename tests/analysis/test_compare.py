@@ -156,6 +156,17 @@ def test_tokens_in_step_with_parameters():
     assert np.exp(mixed.log_multiplier[mixed.inside]) == pytest.approx(1 / 0.64, rel=0.02)  # both along the line of the first
 
 
+def test_a_term_that_ran_away_on_the_line_is_no_doubt():
+    """Fails when of rows on one line, where one power describes the curve as well as two, a runaway exponent is held against
+    the multiplier."""
+    sizes = np.geomspace(5e4, 5e6, 14)
+    noise = 4e-3 * np.random.default_rng(1).standard_normal(14)
+    a, b = (table(x=s, sizes=sizes, ratios=(20.0,), noise=noise * (s == 1)) for s in (1.0, 0.8))
+    c = multiplier.compare(comparable(a, b), 1e-2, draws=100)
+    assert any(edge.startswith("beta ") for edge in c.sides[0].fit.edges)
+    assert not any("beta" in said for said in (*c.verdict.reasons, *c.notes))
+
+
 def test_cells():
     """Fails when cells are matched across sizes, or their interval is not Student's over clusters (scipy's t test)."""
     noise = 0.003 * np.random.default_rng(4).standard_normal((2, 18))

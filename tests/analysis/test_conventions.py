@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from analysis import conventions, laws, load
+from analysis import conventions, fit, laws, load
 from scaling import flops, runs
 
 
@@ -120,3 +120,11 @@ def test_csv(tmp_path):
     alone = conventions.table_of(load.csv(tmp_path / "b.csv"), draws=100)
     assert len(alone.rows) == 1 and "6ND alone" in alone.notes[0]
     assert "nothing to compare" in conventions.in_words(alone)[-1]
+
+
+def test_rows_in_step_have_no_exponents_to_compare():
+    """Fails when exponents or an optimum are quoted of rows on one line of tokens against parameters."""
+    n = np.geomspace(1e7, 1e9, 12)
+    table = load.table(n, 20 * n, laws.CHINCHILLA.loss(synthetic.TRUTH, n, 20 * n))
+    with pytest.raises(fit.FitError, match="tokens grow in step with parameters"):
+        conventions.table_of(table, draws=100)

@@ -1,5 +1,6 @@
 """Verdicts: what rows identify, and what must not be quoted at all."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from test_intervals import ladder
 
 from analysis import fit, identify, intervals, laws, load, story, words
-from analysis.estimate import Settings
+from analysis.estimate import Settings, estimate
 
 PARAMS = {"E": 1.7, "A": 400.0, "B": 2000.0, "alpha": 0.35, "beta": 0.37}
 
@@ -104,3 +105,44 @@ def test_one_variable_laws_stand_on_the_line():
     f = fit.fit(load.table(n, 20 * n, loss), laws.PARAMS)
     assert not identify.inseparable(f)
     assert identify.judge_parameters(intervals.bootstrap(f, 100))["exponents"].identified
+
+
+def one_size(law=laws.DATA):
+    d = np.geomspace(1e9, 3e10, 10)
+    loss = 2.3 + 700 * d**-0.31 * np.exp(0.002 * np.cos(np.arange(10)))
+    table = load.table(np.full(10, 1e8), d, loss)
+    return intervals.bootstrap(fit.fit(table, law, bumps=0), 100)
+
+
+@pytest.mark.parametrize("law", [laws.DATA, laws.COMPUTE], ids=lambda law: law.name)
+def test_one_size_says_nothing_of_others(law):
+    """Fails when a law of D or C alone, of runs of one size, claims to know a run of another size, or disowns its own."""
+    boot = one_size(law)
+    assert intervals.predict(boot, 1e8, 6e10).verdict.identified
+    other = intervals.predict(boot, 7e9, 6e10).verdict
+    assert not other.identified and "all rows have 100M parameters" in other.reasons[-1]
+
+
+def test_two_texts_in_one_table_follow_no_law(chinchilla):
+    """Fails when the parameters of rows that lie far off their own law are called identified."""
+    half = dataclasses.replace(
+        chinchilla, rows=tuple(dataclasses.replace(r, loss=r.loss / 3) if i % 2 else r for i, r in enumerate(chinchilla.rows))
+    )
+    verdicts = identify.judge_parameters(intervals.bootstrap(fit.fit(half, bumps=0), 100))
+    assert all("they follow no one law" in " ".join(v.reasons) for v in verdicts.values())
+    assert not any(v.identified for v in verdicts.values())
+
+
+def test_a_refusal_offers_what_can_be_fitted():
+    """Fails when rows on one line are refused without the law that they can carry."""
+    boot = intervals.bootstrap(fit.fit(in_step(), bumps=0), 100)
+    assert "--law compute: " in words.verdicts(boot, 0.9)[-1]
+
+
+def test_a_far_prediction_is_flagged_on_a_line_of_its_own(chinchilla):
+    """Fails when a prediction beyond 10 times the fitted compute reads like any other, or a near one is flagged."""
+    found = estimate(chinchilla, Settings("tied", draws=100))
+    lines = {n: words.forecast(found.predict(n, 20 * n)).splitlines() for n in (1e9, 1e12)}
+    assert [line.startswith("CAUTION: ") for line in lines[1e12]].count(True) == 1
+    assert not any("CAUTION" in line for line in lines[1e9])
+    assert any(line.startswith("  a = 1/2 at C = k N D") for line in words.law(found.boot, 0.9))

@@ -331,7 +331,7 @@ def test_published_tables_raise_no_doubt(data, name, mapping, rows):
     """Fails when a good table is refused, or a note doubts what is right: several experiments in one file among them."""
     table = load.csv(data / name, load.parse_mapping(mapping))
     assert len(table.fitted) == len(table.rows) == rows
-    expected = ("no column for", "the column 'outlier'", "column 'bpb_ma5' is in bits by its name")
+    expected = ("no column for", "the column 'outlier'", "column 'bpb_ma5' is in bits by its name", "column 'run' holds")
     assert [note for note in table.notes if not note.startswith(expected)] == []
 
 
@@ -401,3 +401,12 @@ def test_curves(tmp_path):
     table = load.runs(root)
     curve = next(c for c in load.curves(root, table) if c.id == "causal-50K-10x")
     assert curve.tokens[0] > 0.75 * 500_000 and curve.tokens[-1] < 10**9 and len(curve.val_loss) == 1
+
+
+def test_several_rows_of_one_run_are_told(tmp_path):
+    """Fails when checkpoints of one run are taken for independent rows without a word, or a table with clusters is doubted."""
+    rows = "".join(f"{i // 3},{1e7 * 2 ** (i // 3)},{1e9 * 2 ** (i % 3)},{3 - 0.1 * i}\n" for i in range(9))
+    (tmp_path / "runs.csv").write_text("run,N,D,loss\n" + rows)
+    notes = load.csv(tmp_path / "runs.csv").notes
+    assert any("column 'run' holds 3 names in 9 rows" in n and "--map cluster=run" in n for n in notes)
+    assert not any("3 names" in n for n in load.csv(tmp_path / "runs.csv", {"cluster": "run"}).notes)

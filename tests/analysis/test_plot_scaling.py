@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -125,3 +126,19 @@ def test_no_global_state(tmp_path):
         drawn.append((tmp_path / "scaling.svg").read_text())
     assert dict(matplotlib.rcParams) == before
     assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("law", ["data", "compute", "compute_power"])
+def test_what_is_offered_for_one_size_works(tmp_path, capsys, law):
+    """Fails when a command that a refusal offers fails, warns, or speaks of a frontier that the law does not have."""
+    d = np.geomspace(1e9, 3e10, 10)
+    rows = "".join(f"1e8,{x:.6g},{2.3 + 700 * x**-0.31 + 0.002 * np.cos(i):.6f}\n" for i, x in enumerate(d))
+    (tmp_path / "mine.csv").write_text("params,tokens,loss\n" + rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        command = ["--csv", str(tmp_path / "mine.csv"), "--law", law, "--out", str(tmp_path / "out"), "--draws", "100"]
+        assert plot_scaling.main(command) == 0, capsys.readouterr().err
+    found = json.loads((tmp_path / "out" / "scaling.json").read_text())
+    assert found["law"]["form"] == law and f"L({'D' if law == 'data' else 'C'}) = " in capsys.readouterr().out
+    assert all((v is None) == (law == "data") for v in found["frontier"]["loss"])
+    assert ("dark band" in found["caption"]) == (law != "data") and "exponents and a" not in found["caption"]

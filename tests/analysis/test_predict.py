@@ -105,7 +105,8 @@ def test_live_uses_strictly_smaller_sizes(ladder):
 
 
 def test_csv_prediction(tmp_path, capsys):
-    """Fails when --n-params and --tokens do not take units, or the words lack interval or extrapolation."""
+    """Fails when --n-params and --tokens do not take units, or the words lack the rows, what was noted of them, the interval,
+    the extrapolation or the file."""
     n, d = (v.ravel() for v in np.meshgrid([1e7, 1e8, 1e9], [1e9, 1e10, 1e11]))
     params = {"E": 1.7, "A": 400.0, "B": 2000.0, "alpha": 0.35, "beta": 0.37}
     loss = laws.CHINCHILLA.loss(params, n, d) * np.exp(0.002 * np.random.default_rng(0).standard_normal(9))
@@ -116,6 +117,8 @@ def test_csv_prediction(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "2B parameters on 200B tokens" in said
     assert "4 times the largest fitted compute" in said
+    assert said.startswith(f"{tmp_path / 'mine.csv'}: 9 rows fitted\nnote: no column for C: C = 6ND\n")
+    assert said.endswith(f"wrote {tmp_path / 'out' / 'prediction.json'}\n")
     written = runs.read_json(tmp_path / "out" / "prediction.json")
     assert written["loss"] == pytest.approx(float(laws.CHINCHILLA.loss(params, 2e9, 2e11)), rel=0.01)
     assert written["flops"] == pytest.approx(6 * 2e9 * 2e11, rel=1e-6)

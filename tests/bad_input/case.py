@@ -8,6 +8,7 @@ from .world import Spoil
 
 LAUNCH, TRAIN, CORPUS = "scaling.launch", "scaling.train", "scaling.corpus"
 PREDICT, PLOT = "analysis.predict", "analysis.plot_scaling"
+COMPARE, DESIGN, REPORT = "analysis.compare", "analysis.design", "analysis.report"
 ONE = "--config one.py"
 
 

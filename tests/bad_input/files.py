@@ -6,8 +6,19 @@ import gzip
 import json
 import math
 
-from .case import CORPUS, LAUNCH, ONE, PLOT, PREDICT, TRAIN, Case
+from .case import COMPARE, CORPUS, DESIGN, LAUNCH, ONE, PLOT, PREDICT, REPORT, TRAIN, Case
 from .world import TABLE, change, compressed, copy, copy_file, edit_table, remove, shorten, store_json, write, zstd
+
+ONE_SIZE, ONE_BUDGET, IN_STEP = (
+    write(
+        "mine.csv", "params,tokens,val_loss\n" + "".join(f"{n},{d},{1 + 210 * n**-0.66 + 6649 * d**-0.72}\n" for n, d in rows)
+    )
+    for rows in (
+        [(1e5, 1e6 * 1.5**i) for i in range(9)],
+        [(5e4 * 1.5**i, 1e6) for i in range(9)],
+        [(5e4 * 1.5**i, 1e6 * 1.5**i) for i in range(9)],
+    )
+)
 
 CASES: dict[str, list[Case]] = {
     "Text": [
@@ -323,6 +334,43 @@ CASES: dict[str, list[Case]] = {
             "a line of predictions that is none", f"{PREDICT} --runs runs/sweep --score",
             ("runs/sweep/", "predictions.jsonl:1", "not a JSON line", "remove the line"),
             write("runs/sweep/predictions.jsonl", "{\n{}\n{}\n"),
+        ),
+        Case(
+            "a law of parameters of one size", f"{PREDICT} --csv mine.csv --law params --n-params 1M --tokens 20M",
+            ("mine.csv", "9 rows with 1 sizes", "the params law", "--law data: L(D) = E + B D^-beta"), ONE_SIZE,
+        ),
+        Case(
+            "a law of tokens of one budget", f"{PREDICT} --csv mine.csv --law data --n-params 1M --tokens 20M",
+            ("mine.csv", "9 rows with 1 token counts", "the data law", "--law params: L(N) = E + A N^-alpha"), ONE_BUDGET,
+        ),
+        Case(
+            "a law that there is not", f"{PLOT} --csv mine.csv --law chinchila",
+            ("command line", "--law", "'chinchila'", "choose from"), varies=r"choose from.*",
+        ),
+        Case(
+            "a table against itself", f"{COMPARE} --csv mine.csv --against mine.csv",
+            ("mine.csv and", "mine.csv hold", "the same rows", "needs two sweeps"),
+        ),
+        Case(
+            "tables whose C is counted in two ways", f"{COMPARE} --csv mine.csv --against other.csv",
+            ("6ND in mine.csv", "column 'C' in other.csv", "one definition", "--map C=COLUMN"),
+            write("other.csv", "params,tokens,C,val_loss\n1e5,1e6,6e11,3.0\n2e5,1e6,1.2e12,2.9\n"),
+        ),
+        Case(
+            "a folder against a table", f"{COMPARE} --csv mine.csv --against runs/sweep",
+            ("runs/sweep", "cannot be read", "Is a directory", "give a UTF-8 text file"),
+        ),
+        Case(
+            "a prior law of tokens in step with parameters", f"{DESIGN} --csv mine.csv",
+            ("mine.csv", "no prior law", "tokens grow in step with parameters", "give one, such as --prior ladder"), IN_STEP,
+        ),
+        Case(
+            "a prior law that lacks a number", f"{DESIGN} --csv mine.csv --prior E=1.7,A=400",
+            ("--prior E=1.7,A=400:", "lacks B", "alpha, beta;", "such as --prior E=1.7,A=400,B=2000"),
+        ),
+        Case(
+            "a report of a table without the loss", f"{REPORT} --csv mine.csv",
+            ("mine.csv", "holds the loss", "params, tokens, val;", "--map loss=COLUMN"), change("mine.csv", "val_loss", "val"),
         ),
         Case(
             "an --out that is a file", f"{PLOT} --csv mine.csv --out one.py",
