@@ -28,7 +28,7 @@ def test_ladder_files(tmp_path, capsys):
     assert content["law"]["params"]["E"] > 0 and content["law"]["n_rows"] == 17 and content["n_definition"] == "non_embedding"
     assert "1 diverged (loss is not finite at step 900)" in content["caption"] and "6 not annealed" in content["caption"]
     assert content["largest_rung"]["source"] == "computed afterwards"
-    assert "a = beta / (alpha + beta)" in said and "irreducible loss E:" in said and "N \\ tokens" in said
+    assert "at C = k N D" in said and "irreducible loss E:" in said and "N \\ tokens" in said
 
 
 def test_recorded_predictions_are_shown(tmp_path):
