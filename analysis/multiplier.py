@@ -211,7 +211,7 @@ def compare(
 
 
 def _edges(fitted: fit.Fit) -> tuple[str, ...]:
-    """Parameters that ran away; of rows on one line of tokens against parameters, where one term does the work of both, E."""
+    """Parameters that ran away; of rows on one line of N and D, where one term does the work of both, E alone."""
     return tuple(edge for edge in fitted.edges if edge.startswith("E ") or not identify.collinear(fitted))
 
 
