@@ -16,10 +16,10 @@ deviation 0.0010):
          38K   0.0495   0.0278   0.0179   0.0134
        55.5K   0.0435   0.0260   0.0164   0.0123
 
-The fit finds E = 1.7298, 90 % interval [1.7255, 1.7335]: the truth is inside, 0.0012 below the estimate.  Half the interval is
-4.5 % of the excess loss of the smallest size at its shortest budget, and 9.8 % of that at its longest.  The
-largest size was predicted before it was trained: within 0.2 %, inside the 90 % intervals, but for the shortest budget, which
-was predicted 0.38 % too high, outside.
+The Chinchilla form finds E = 1.7298, 90 % interval [1.7255, 1.7335]: the truth is inside, 0.0012 below the estimate.  Half the
+interval is 4.5 % of the excess loss of the smallest size at its shortest budget, and 9.8 % of that at its longest.  Other forms
+say up to 1.7373; all of them together allow [1.7255, 1.7386], the interval that is quoted.  The largest size was predicted from
+the others before it was trained, within 0.4 %, 6 of its 8 runs inside their 90 % intervals (docs/data.md).
 
 Why this grid.  To find E the losses must fall by powers of N and of D, independently, and come near the floor.  Under Zipf's
 law there is something to learn at every scale.  Depth is 2 on every rung, so width alone grows.  docs/data.md says what E does
