@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis import cli, load
-from analysis.figure import GREY, RED, STYLE
+from analysis.figure import GREY, RED, STYLE, write
 from analysis.fit import Fit, Rows, fit_rows
 from analysis.laws import ANNEALING, DATA, schedule_areas
 from analysis.words import number
@@ -348,7 +348,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _study(argv: list[str] | None) -> None:
-    import matplotlib
 
     assert __doc__ is not None
     parser = Parser(prog="python -m analysis.annealing", description=__doc__)
@@ -359,10 +358,7 @@ def _study(argv: list[str] | None) -> None:
     sizes = study(trajectories(pathlib.Path(args.runs)), args.size)
     out = cli.out_dir(args)
     runs.write_json(out / "annealing.json", to_json(sizes))
-    drawn = figure(sizes)
-    with matplotlib.rc_context(STYLE):  # the SVG's options are read when it is written
-        drawn.savefig(out / "annealing.png")
-        drawn.savefig(out / "annealing.svg", metadata={"Date": None})
+    write(figure(sizes), out / "annealing")
     print("\n".join(in_words(sizes)))
     print(f"wrote {out / 'annealing.png'}, annealing.svg and annealing.json")
 

@@ -9,13 +9,14 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from analysis import fit, load
 from analysis.estimate import AUTO, Settings
 from analysis.fit import LOSSES, FitError
 from analysis.intervals import DRAWS, LEVEL
 from analysis.laws import LAWS, SURFACES
-from scaling import cli, flops
+from scaling import cli, flops, runs
 
 MIN_DRAWS = 100  # fewer say nothing of the ends of an interval
 
@@ -124,6 +125,22 @@ def check_rows(table: load.Table, chosen: Settings) -> None:
         except FitError as error:
             errors.append(error)
     raise errors[0]
+
+
+def ladder(args: argparse.Namespace) -> tuple[load.Table, list[load.Curve], list[dict[str, Any]]]:
+    """The table that the arguments name, its curves and the lines of its predictions.jsonl; of a CSV neither.
+
+    Raises:
+      LoadError: as ``table``, or when no run has a loss yet.
+    """
+    found = table(args)
+    if not any(r.loss is not None for r in found.rows):
+        raise load.LoadError(
+            f"{found.source}: nothing to draw: no run has a final loss yet; see `python -m scaling.launch status`"
+        )
+    if not args.runs:
+        return found, [], []
+    return found, load.curves(args.runs, found), list(runs.read_jsonl(pathlib.Path(args.runs) / runs.PREDICTIONS))
 
 
 def out_dir(args: argparse.Namespace) -> pathlib.Path:

@@ -29,14 +29,19 @@ STYLE: Any = {
 }  # fmt: skip
 
 
-def save(story: Story, folder: pathlib.Path) -> None:
-    """Writes scaling.png and scaling.svg, the same bytes for the same story."""
+def write(drawn: Figure, path: pathlib.Path) -> None:
+    """Writes ``path`` with .png and .svg, the same bytes for the same figure."""
     import matplotlib
 
-    drawn = figure(story)
     with matplotlib.rc_context(STYLE):  # the SVG's options are read when it is written
-        drawn.savefig(folder / "scaling.png")
-        drawn.savefig(folder / "scaling.svg", metadata={"Date": None})
+        drawn.savefig(path.with_name(f"{path.name}.png"))
+        drawn.savefig(path.with_name(f"{path.name}.svg"), metadata={"Date": None})
+
+
+def save(story: Story, folder: pathlib.Path) -> None:
+    """Writes scaling.png and scaling.svg, the same bytes for the same story."""
+
+    write(figure(story), folder / "scaling")
 
 
 def figure(story: Story) -> Figure:

@@ -36,8 +36,8 @@ BUMPS = 48  # restarts that commands make; without them 29 of 32 published near-
 MIN_VALUES = 3  # of a variable whose exponent is its own; 2 where another variable shares it
 COLUMNS = {"N": "n_params", "D": "n_tokens", "C": "flops", "U": "unique_tokens"}
 _NOUNS = {"N": "sizes", "D": "token counts", "C": "budgets", "U": "counts of unique tokens"}
-_VANISHED = 1e-6  # a term whose share of the loss is below this on every row has run to zero
-_EXPONENT_RANGE = (0.01, 3.0)  # no power law of loss was ever reported outside; beyond it a term is a constant or a step
+VANISHED = 1e-6  # a term whose share of the loss is below this on every row has run to zero
+EXPONENT_RANGE = (0.01, 3.0)  # no power law of loss was ever reported outside; beyond it a term is a constant or a step
 
 
 class FitError(ValueError):
@@ -279,19 +279,19 @@ def _values_needed(law: AnyLaw, variable: str) -> int:
 
 def _edges(law: AnyLaw, model: Model, theta: np.ndarray, params: Mapping[str, float]) -> tuple[str, ...]:
     """Parameters that ran away, in words."""
-    lo, hi = _EXPONENT_RANGE
+    lo, hi = EXPONENT_RANGE
     if isinstance(law, Formula) or not isinstance(model, PowerSum):
         matter = np.abs(model.derivatives(theta[None]).jacobian[0]).max(-1)
         return tuple(
             f"{name} = {params[name]:.3g} runs to {'zero' if params[name] < 1 else 'infinity'}: no row's loss depends on it"
             for name, slope in zip(law.parameters, matter, strict=True)
-            if slope < _VANISHED
+            if slope < VANISHED
         )
     share = model.shares(theta[None])[1][:, 0]
     out = [
         f"{term.coefficient} runs to zero: the rows show no such term"
         for t, term in enumerate(law.terms)
-        if share[t].max() < _VANISHED
+        if share[t].max() < VANISHED
     ]
     for name in law.parameters[len(law.terms) :]:
         if not lo <= params[name] <= hi:

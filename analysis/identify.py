@@ -145,11 +145,13 @@ def collinearity(columns: Mapping[str, np.ndarray]) -> float:
 
 def condition(fit: Fit) -> float:
     """Condition number of J^T J of the rows, its columns scaled to one length."""
-    columns = np.sqrt(fit.rows.weights)[:, None] * jacobian(fit)
+    return condition_of(np.sqrt(fit.rows.weights)[:, None] * jacobian(fit))
+
+
+def condition_of(columns: np.ndarray) -> float:
+    """The same of J itself, (rows, parameters)."""
     length = np.linalg.norm(columns, axis=0)
-    if (length == 0).any():
-        return float("inf")
-    return float(np.linalg.cond(columns / length)) ** 2
+    return float("inf") if (length == 0).any() else float(np.linalg.cond(columns / length)) ** 2
 
 
 def correlations(boot: Bootstrap) -> dict[tuple[str, str], float]:

@@ -19,14 +19,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from analysis import fit, load
+from analysis.fit import EXPONENT_RANGE, VANISHED
+from analysis.identify import condition_of
 from analysis.laws import Cost, Law, allocation_exponent, measured_cost, optimum
 from analysis.newton import PowerSum, minimise
 from scaling.units import format_count
 
 _CHUNK = 20_000  # lanes x rows at a time: fits in cache
 _ROUNDING = 1e-15  # of the scaled M's largest eigenvalue: below it a direction counts as unknown
-_VANISHED = 1e-6  # a term whose share of the loss is below this on every row has run to zero
-_EXPONENT_RANGE = (0.01, 3.0)
 _FRESH = 10  # simulated sweeps that are also fitted from the grid's starts
 GRID = 16  # sizes, and token counts, among which the next member is looked for
 REACH = 2.0  # the largest candidate over the largest member, in parameters and in tokens
@@ -159,12 +159,6 @@ def variance(jacobian: np.ndarray, groups: np.ndarray, prior: Prior, gradients: 
     return prior.noise**2 * ((1 - prior.shared) * alone + prior.shared * together)
 
 
-def condition(jacobian: np.ndarray) -> float:
-    """Condition number of J^T J, its columns scaled to one length, as ``identify.condition`` has it of a fit."""
-    length = np.linalg.norm(jacobian, axis=0)
-    return float("inf") if (length == 0).any() else float(np.linalg.cond(jacobian / length)) ** 2
-
-
 def slopes(prior: Prior, columns: Mapping[str, np.ndarray], centre: Mapping[str, float]) -> np.ndarray:
     """Derivatives of log loss by theta under the prior, (rows, parameters)."""
     return prior.law.bind(columns, centre).derivatives(prior.theta(centre)[None]).jacobian[0].T
@@ -250,7 +244,9 @@ def expect(
         lo, hi = np.quantile(estimates[name], [(1 - level) / 2, (1 + level) / 2])
         quantities[name] = Quantity(true[name], ends, (float(lo), float(hi)))
     edges = _edges(law, law.bind(design.columns, centre), theta)
-    return Expected(design, quantities, sd["target"], condition(jacobian), edges, draws, unconverged, min(fresh, draws), lower)
+    return Expected(
+        design, quantities, sd["target"], condition_of(jacobian), edges, draws, unconverged, min(fresh, draws), lower
+    )
 
 
 def _gradients(prior: Prior, target: tuple[float, float], centre: Mapping[str, float]) -> dict[str, np.ndarray]:
@@ -301,8 +297,8 @@ def _refits(
 def _edges(law: Law, model: PowerSum, theta: np.ndarray) -> dict[str, float]:
     """Parameters that run away, with the part of the lanes in which they do."""
     share = model.shares(theta)[1].max(-1)
-    out = {term.coefficient: float(np.mean(share[t] < _VANISHED)) for t, term in enumerate(law.terms)}
-    lo, hi = _EXPONENT_RANGE
+    out = {term.coefficient: float(np.mean(share[t] < VANISHED)) for t, term in enumerate(law.terms)}
+    lo, hi = EXPONENT_RANGE
     for i, name in enumerate(law.parameters[len(law.terms) :], len(law.terms)):
         out[name] = float(np.mean((theta[:, i] < lo) | (theta[:, i] > hi)))
     return {name: part for name, part in out.items() if part}

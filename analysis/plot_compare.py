@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.figure import GREY, RED, STYLE, flops_axis, loss_axis
+from analysis.figure import GREY, RED, STYLE, flops_axis, loss_axis, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,12 +24,8 @@ _TALLEST = 30.0  # a band that is open is drawn up to this many times the multip
 
 def save(c: Comparison, caption: str, folder: pathlib.Path) -> None:
     """Writes compare.png and compare.svg, the same bytes for the same comparison."""
-    import matplotlib
 
-    drawn = figure(c, caption)
-    with matplotlib.rc_context(STYLE):  # the SVG's options are read when it is written
-        drawn.savefig(folder / "compare.png")
-        drawn.savefig(folder / "compare.svg", metadata={"Date": None})
+    write(figure(c, caption), folder / "compare")
 
 
 def figure(c: Comparison, caption: str) -> Figure:

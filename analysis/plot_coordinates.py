@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from analysis import cli, load
-from analysis.figure import GREY, RED, STYLE
+from analysis.figure import GREY, RED, STYLE, write
 from scaling import runs
 from scaling.cli import Parser
 
@@ -160,15 +160,11 @@ def caption(content: Mapping[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """The command."""
-    import matplotlib
 
     parser = Parser(prog="python -m analysis.plot_coordinates", description=__doc__)
     parser.add_argument("json", metavar="FILE", type=pathlib.Path, help="the coordinates.json of scaling.coordinates")
     path = parser.parse_args(argv).json
-    drawn = figure(read(path))
-    with matplotlib.rc_context(STYLE):  # the SVG's options are read when it is written
-        drawn.savefig(path.with_suffix(".png"))
-        drawn.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    write(figure(read(path)), path.with_suffix(""))
     print(f"wrote {path.with_suffix('.png')}, .svg and .json")
 
 

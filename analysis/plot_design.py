@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.figure import GREY, RED, STYLE, count_axis
+from analysis.figure import GREY, RED, STYLE, count_axis, write
 from analysis.laws import optimum
 from analysis.study import SAME_FLOPS, Study, quoted
 from analysis.words import number
@@ -24,12 +24,8 @@ _TITLES = {"a": r"$a$ of $N_{opt} \propto C^a$", "E": "E, irreducible loss", "ta
 
 def save(study: Study, folder: pathlib.Path) -> None:
     """Writes design.png and design.svg, the same bytes for the same study."""
-    import matplotlib
 
-    drawn = figure(study)
-    with matplotlib.rc_context(STYLE):  # the SVG's options are read when it is written
-        drawn.savefig(folder / "design.png")
-        drawn.savefig(folder / "design.svg", metadata={"Date": None})
+    write(figure(study), folder / "design")
 
 
 def figure(study: Study) -> Figure:

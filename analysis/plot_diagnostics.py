@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.figure import RED, STYLE, count_axis, loss_axis
+from analysis.figure import RED, STYLE, count_axis, loss_axis, write
 from analysis.reporting.charts import seen
 from analysis.reporting.findings import Findings
 from analysis.story import Story
@@ -37,8 +37,7 @@ def save(story: Story, found: Findings, folder: pathlib.Path) -> bool:
             draw(figure.add_subplot(down, across, position))
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # laid out once: each file would do it again
-        figure.savefig(folder / "diagnostics.png")
-        figure.savefig(folder / "diagnostics.svg", metadata={"Date": None})
+    write(figure, folder / "diagnostics")
     return True
 
 

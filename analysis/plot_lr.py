@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis import cli, load
-from analysis.figure import GREY, RED, STYLE, loss_axis
+from analysis.figure import GREY, RED, STYLE, loss_axis, write
 from analysis.words import number
 from scaling import runs
 from scaling.cli import Parser
@@ -346,7 +346,6 @@ def _wrapped(verdict: Verdict) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """The command."""
-    import matplotlib
 
     assert __doc__ is not None
     parser = Parser(prog="python -m analysis.plot_lr", description=__doc__)
@@ -357,10 +356,7 @@ def main(argv: list[str] | None = None) -> None:
     verdict = judge(corners(pathlib.Path(args.runs)), args.rate)
     out = cli.out_dir(args)
     runs.write_json(out / "lr.json", to_json(verdict))
-    drawn = figure(verdict)
-    with matplotlib.rc_context(STYLE):  # the SVG's options are read when it is written
-        drawn.savefig(out / "lr.png")
-        drawn.savefig(out / "lr.svg", metadata={"Date": None})
+    write(figure(verdict), out / "lr")
     print("\n".join(in_words(verdict)))
     print(f"wrote {out / 'lr.png'}, lr.svg and lr.json")
 

@@ -9,10 +9,9 @@ as it was measured; writes scaling.png, scaling.svg and scaling.json, and says t
 
 from __future__ import annotations
 
-import pathlib
 import sys
 
-from analysis import cli, figure, load
+from analysis import cli, figure
 from analysis.story import in_words, tell, to_json
 from scaling import runs
 
@@ -25,15 +24,9 @@ def main(argv: list[str] | None = None) -> int:
 def _plot(argv: list[str] | None) -> None:
     assert __doc__ is not None
     args = cli.parser("plot_scaling", __doc__, forms=True).parse_args(argv)
-    table = cli.table(args)
-    curves = load.curves(args.runs, table) if args.runs else []
-    lines = list(runs.read_jsonl(pathlib.Path(args.runs) / runs.PREDICTIONS)) if args.runs else []
-    if not any(r.loss is not None for r in table.rows):
-        raise load.LoadError(
-            f"{table.source}: nothing to draw: no run has a final loss yet; see `python -m scaling.launch status`"
-        )
+    read = cli.ladder(args)
     out = cli.out_dir(args)
-    story = tell(table, curves, lines, cli.settings(args))
+    story = tell(*read, cli.settings(args))
     runs.write_json(out / "scaling.json", to_json(story))
     figure.save(story, out)
     print(in_words(story))

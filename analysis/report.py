@@ -12,7 +12,6 @@ mailed as it is, read on a phone and printed.  Beside it: report.json, and diagn
 from __future__ import annotations
 
 import importlib.util
-import pathlib
 import sys
 
 from analysis import cli, load, plot_diagnostics
@@ -33,18 +32,12 @@ def _report(argv: list[str] | None) -> None:
     args = cli.parser("report", __doc__, forms=True).parse_args(argv)
     if importlib.util.find_spec("plotly") is None:
         raise load.LoadError("the report needs plotly: pip install plotly, or this package with its extra 'report'")
-    table = cli.table(args)
-    curves = load.curves(args.runs, table) if args.runs else []
-    lines = list(runs.read_jsonl(pathlib.Path(args.runs) / runs.PREDICTIONS)) if args.runs else []
-    if not any(r.loss is not None for r in table.rows):
-        raise load.LoadError(
-            f"{table.source}: nothing to report: no run has a final loss yet; see `python -m scaling.launch status`"
-        )
+    read = cli.ladder(args)
     out = cli.out_dir(args)
-    story = tell(table, curves, lines, cli.settings(args))
+    story = tell(*read, cli.settings(args))
     found = findings.find(story)
     facts = to_json(story) | findings.to_json(found)
-    name = findings.name_of(table.source)
+    name = findings.name_of(story.table.source)
     head = page.paragraph(sections.headline(story, found), "lead")
     path = out / NAME
     path.write_text(page.page(f"Scaling report: {name}", head, sections.all_of(story, found), facts), encoding="utf-8")
