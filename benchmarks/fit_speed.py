@@ -23,6 +23,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small products on many BLAS threads spend their CPU waiting, ours and theirs
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 
 from analysis import fit, intervals, load
