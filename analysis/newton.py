@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -67,14 +68,21 @@ class PowerSum:
     z: np.ndarray
     coupled: tuple[int, ...] = ()
 
-    def __post_init__(self) -> None:
-        n, slots, p = self.z.shape
-        flat = np.ascontiguousarray(self.z.transpose(2, 1, 0)).reshape(p, slots * n)
+    @functools.cached_property
+    def _flat(self) -> np.ndarray:
+        """Z as (parameters, slots x rows)."""
+        return np.ascontiguousarray(self.z.transpose(2, 1, 0)).reshape(self.n_parameters, -1)
+
+    @functools.cached_property
+    def _outer(self) -> np.ndarray:
+        """Z Z^T of every slot and row, (slots x rows, parameters x parameters)."""
         pairs = self.z[..., :, None] * self.z[..., None, :]
-        object.__setattr__(self, "_flat", flat)
-        object.__setattr__(self, "_outer", np.ascontiguousarray(pairs.transpose(1, 0, 2, 3).reshape(slots * n, p * p)))
-        object.__setattr__(self, "_entries", np.argwhere(self.z.any(0)))
-        object.__setattr__(self, "_by_slot", np.ascontiguousarray(self.z.transpose(1, 2, 0)))
+        return np.ascontiguousarray(pairs.transpose(1, 0, 2, 3).reshape(-1, self.n_parameters**2))
+
+    @functools.cached_property
+    def _entries(self) -> list[tuple[int, int, np.ndarray]]:
+        """Slot, parameter and Z (rows,) wherever Z is not zero."""
+        return [(int(t), int(j), np.ascontiguousarray(self.z[:, t, j])) for t, j in np.argwhere(self.z.any(0))]
 
     @property
     def n_parameters(self) -> int:
@@ -88,8 +96,7 @@ class PowerSum:
     def _slots(self, theta: np.ndarray) -> np.ndarray:
         """(slots, lanes, rows)."""
         n, slots, _ = self.z.shape
-        flat: np.ndarray = self._flat  # type: ignore[attr-defined]
-        return (theta @ flat).reshape(-1, slots, n).transpose(1, 0, 2)
+        return (theta @ self._flat).reshape(-1, slots, n).transpose(1, 0, 2)
 
     def shares(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """log L (lanes, rows), and each term's share of it (terms, lanes, rows): its derivative by the log of the term."""
@@ -132,20 +139,18 @@ class PowerSum:
         """Derivatives by theta from those by slot (slots, lanes, rows)."""
         _, lanes, n = by_slot.shape
         jacobian = np.zeros((lanes, self.n_parameters, n))
-        entries: np.ndarray = self._entries  # type: ignore[attr-defined]
-        for t, j in entries:
+        for t, j, z in self._entries:
             if t == j < self.terms:  # the log of a term's own coefficient
                 jacobian[:, j] = by_slot[t]
             else:
-                jacobian[:, j] += by_slot[t] * self._by_slot[t, j]  # type: ignore[attr-defined]
+                jacobian[:, j] += by_slot[t] * z
         return jacobian
 
     def _hessian(self, share: np.ndarray, jacobian: np.ndarray, weight: np.ndarray, slope: np.ndarray) -> np.ndarray:
         """With shares q of the terms, log L has gradient J = Z^T q and Hessian Z^T diag(q) Z - J J^T."""
         terms, lanes, n = share.shape
         p = self.n_parameters
-        outer: np.ndarray = self._outer  # type: ignore[attr-defined]
-        curved = (share * slope).transpose(1, 0, 2).reshape(lanes, terms * n) @ outer
+        curved = (share * slope).transpose(1, 0, 2).reshape(lanes, terms * n) @ self._outer
         return gram(jacobian, weight - slope) + curved.reshape(lanes, p, p)
 
     def _coupled_derivatives(
