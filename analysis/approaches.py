@@ -104,8 +104,8 @@ def _agree(x: Approach, y: Approach) -> bool:
     squares); the same runs are in both, so the true one is narrower rather than wider.
     """
     assert x.a is not None and y.a is not None and x.interval is not None and y.interval is not None
-    low, high = (x, y) if x.a <= y.a else (y, x)
-    return high.a - low.a <= math.hypot(low.interval[1] - low.a, high.a - high.interval[0])  # type: ignore[operator,index]
+    (low, low_ends), (high, high_ends) = sorted([(x.a, x.interval), (y.a, y.interval)])
+    return high - low <= math.hypot(low_ends[1] - low, high - high_ends[0])
 
 
 def _cost(table: load.Table) -> Cost:

@@ -427,8 +427,9 @@ def _warnings(sides: tuple[int, int], off_centre: float, width: float, lost: flo
 def disagreements(estimates: Sequence[IsoFlop]) -> tuple[str, ...]:
     """Pairs of recipes whose a differ by more than two standard errors of that difference, under the same redrawn noise."""
     out = []
-    for one, two in itertools.combinations([e for e in estimates if e.n_line is not None], 2):
-        gaps = one.n_line.slopes - two.n_line.slopes  # type: ignore[union-attr]
+    lines = [(e, e.n_line) for e in estimates if e.n_line is not None]
+    for (one, first), (two, second) in itertools.combinations(lines, 2):
+        gaps = first.slopes - second.slopes
         if len(gaps) and abs(one.a - two.a) > MAX_DISAGREEMENT * (error := float(np.nanstd(gaps))):
             apart = f"more than {MAX_DISAGREEMENT:g} standard errors ({error:.3f}) apart"
             out.append(f"{one.recipe} a = {one.a:.3f}, {two.recipe} {two.a:.3f}: {apart}")
