@@ -3,7 +3,7 @@
     pip install -e '.[demo]' && python -m scaling.launch --sweep ladder.py
 
 (none)  6 sizes to 600K x 3 budgets of bytes, 24 members: 10 to 11 minutes on 2 cores (2.4 GHz, no AVX-512).
-quick   4 smaller sizes x 3 budgets of a sixth: under 2 minutes; a smoke test, its law means nothing.
+quick   4 smaller sizes x 3 budgets of a sixth: about 2 minutes; a smoke test, its law means nothing.
 bpe     the default grid in tokens of a BPE vocabulary of 1,024 (2.7 bytes each), of the same corpus.
 tpu     10M to 3B parameters in bf16 over `--config.data.store`: planned and priced anywhere, for a pod.
 
