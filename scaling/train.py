@@ -84,6 +84,15 @@ class StopRequest:
         signal.signal(number, signal.SIG_DFL)  # asked once more, it ends at once
 
 
+class _Pending(NamedTuple):
+    """A step that was dispatched and not read yet: its number, metrics, learning rate and windows."""
+
+    at: int
+    metrics: step.Metrics
+    lr: np.float32
+    ids: np.ndarray
+
+
 class Run:
     """The state of one attempt: what the loop reads and writes."""
 
@@ -175,9 +184,8 @@ class Run:
         if time.monotonic() - self._printed_at > PRINT_SECONDS or at == plan.steps:
             self._printed_at = time.monotonic()
             of_peak = f"  MFU {mfu:.1%}" if mfu else ""
-            print(
-                f"step {at:,}/{plan.steps:,}  loss {row['loss']:.4f}  lr {lr:.2e}  {speed:,.0f} tokens/s{of_peak}", flush=True
-            )
+            loss = "-" if row["loss"] is None else f"{row['loss']:.4f}"
+            print(f"step {at:,}/{plan.steps:,}  loss {loss}  lr {lr:.2e}  {speed:,.0f} tokens/s{of_peak}", flush=True)
 
     def validate(self) -> dict[str, Any]:
         """Loss over the fixed validation windows: nats per token with standard error, and bits per byte."""
@@ -231,7 +239,7 @@ class Run:
         eval_steps = {
             plan.fork_steps + round(i * (plan.steps - plan.fork_steps) / job.config.evals) for i in range(1, job.config.evals)
         }
-        pending: tuple[int, step.Metrics, np.float32] | None = None
+        pending: _Pending | None = None
         self._doing = "train"
         self.record_attempt()
         while self.at < plan.steps:
@@ -246,7 +254,7 @@ class Run:
             ids = self.stream.window_ids(self.at * job.rows, (self.at + 1) * job.rows)
             self.ids_hash = data.ids_hash(self.ids_hash, ids)
             self.at += 1
-            pending = (self.at, metrics, lr)
+            pending = _Pending(self.at, metrics, lr, ids)
             stop = self._asked_to_stop()
             evaluate = self.at in eval_steps
             save = stop or self.at in plan.marks or self.at == plan.steps or self._save_is_due()
@@ -262,20 +270,27 @@ class Run:
                 break
         return None
 
-    def _read(self, pending: tuple[int, step.Metrics, np.float32] | None, log_every: int) -> str | None:
+    def _read(self, pending: _Pending | None, log_every: int) -> str | None:
         """Fetches a dispatched step's metrics, writes a row when one is due; returns the cause of a divergence."""
         if pending is None:
             return None
-        at, metrics, lr = pending
+        at, metrics = pending.at, pending.metrics
         with self.chrono("train"):
             loss, grad_norm = float(metrics.loss), float(metrics.grad_norm)
         self.attempt.setdefault("first_step_after", round(self.chrono.total(), 3))
-        cause = self.track.add(at, loss, grad_norm)
+        cause = self.track.add(at, loss, grad_norm, self._told(pending))
         if cause is None and (at % log_every == 0 or at == self.job.plan.steps):
-            self.train_row(at, grad_norm, float(lr))
+            self.train_row(at, grad_norm, float(pending.lr))
         if time.monotonic() - self._recorded_at > ATTEMPT_SECONDS:
             self.record_attempt()
         return cause
+
+    def _told(self, pending: _Pending) -> list[float] | None:
+        """Losses of the windows of the one source that is reported, where there is one."""
+        source, loss_B = self.job.data.loss_of, pending.metrics.loss_B
+        if loss_B is None or source is None or not isinstance(self.stream, data.Mixture):
+            return None
+        return np.asarray(loss_B)[self.stream.of_source(pending.ids, source)].tolist()
 
     def _asked_to_stop(self) -> bool:
         return self.checkpoints.reached_preemption(self.at) if jax.process_count() > 1 else self.stop.asked
