@@ -28,7 +28,7 @@ def scored(request: Request, loglikelihoods: Sequence[float], generated: str | N
 
 
 def uniform(requests: Iterable[Request]) -> list[Scored]:
-    """Equal probabilities that sum to one; of equals, which one is chosen is drawn by a hash of the item, as a guess would be."""
+    """Equal probabilities that sum to one; which of the equals is chosen is drawn by a hash of the item, as a guess is."""
 
     def one(request: Request) -> Scored:
         n = len(request.options)

@@ -41,8 +41,6 @@ _NAMED = re.compile(rf"(.+)[_-]({'|'.join(SPLITS)})")
 _READ_AS_NAN = frozenset(
     ["#N/A", "#N/A N/A", "#NA", "-NaN", "-nan", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"]
 )
-    ["#N/A", "#N/A N/A", "#NA", "-NaN", "-nan", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"]
-)
 
 Table = Mapping[str, Sequence[tuple[Place, Row]]]  # rows by split
 
