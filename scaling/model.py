@@ -262,9 +262,16 @@ class Cache(NamedTuple):
 
 
 def attention_to_cache(
-    q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, past: tuple[Array, Array], *, scale: float, filled_BS: Array, allowed_BTS: Array
+    q_BTHK: Array,
+    k_BTGK: Array,
+    v_BTGK: Array,
+    past: tuple[Array, Array],
+    *,
+    scale: float,
+    filled_BS: Array,
+    allowed_BTS: Array,
 ) -> Array:
-    """As ``attention``, of new tokens to each other as ``allowed_BTS`` (S = T) has it, and to the filled slots of a cache.
+    """As ``attention``, of new tokens to each other by ``allowed_BTS`` (S = T) and to the filled slots of a cache.
 
     Args:
       past: k_BGSK and v_BGSK of one layer.
@@ -381,9 +388,7 @@ def prefill(
 ) -> tuple[Array, Cache]:
     """As ``extend`` of an empty cache of ``length`` slots (at least T), without the cost of looking for tokens in it."""
     empty = empty_cache(config, tokens_BT.shape[0], 0)
-    logits, cache = extend(
-        config, params, tokens_BT, empty, real_BT=real_BT, wanted_BN=wanted_BN, forms=forms
-    )
+    logits, cache = extend(config, params, tokens_BT, empty, real_BT=real_BT, wanted_BN=wanted_BN, forms=forms)
     return logits, resized(cache, length)
 
 
@@ -397,7 +402,7 @@ def extend(
     wanted_BN: Array | None = None,
     forms: Forms = PLAIN,
 ) -> tuple[Array, Cache]:
-    """Reads tokens that follow those in ``cache``: their logits_BTV, as ``apply`` gives for the whole text, and the cache after.
+    """Reads tokens that follow those in ``cache``: logits_BTV, as ``apply`` of the whole text has them, and the cache after.
 
     The next T slots become theirs.  The caller sees to it that they are there (XLA would write over the last ones) and that
     learned positions stay below ``config.context``.
