@@ -395,6 +395,8 @@ def extend(
     *,
     real_BT: Array | None = None,
     wanted_BN: Array | None = None,
+    positions_BT: Array | None = None,
+    allowed_BTS: Array | None = None,
     forms: Forms = PLAIN,
 ) -> tuple[Array, Cache]:
     """Reads tokens that follow those in ``cache``: their logits_BTV, as ``apply`` gives for the whole text, and the cache after.
@@ -406,15 +408,20 @@ def extend(
       tokens_BT: int32 ids.
       real_BT: bool, False at padding, which may stand anywhere: later tokens never attend to it, and its logits mean nothing.
       wanted_BN: of each row the tokens (indices into T) whose logits are wanted; logits_BNV are returned.
+      positions_BT, allowed_BTS: of tokens that do not all follow each other, such as branches of one text: their positions, and
+        which of the new tokens (S = T) each sees, in place of those up to itself.
       forms: as in ``apply``; attention to what is in a cache has its own form, ``attention_to_cache``.
     """
     B, T = tokens_BT.shape
     slots = cache.filled_BS.shape[1]
     kept: list[tuple[Array, Array]] = []
     real = jnp.ones((B, T), bool) if real_BT is None else real_BT
-    before_BT = cache.filled_BS.sum(axis=1, dtype=jnp.int32)[:, None] + jnp.cumsum(real, axis=1, dtype=jnp.int32)
+    if positions_BT is None:
+        before_BT = cache.filled_BS.sum(axis=1, dtype=jnp.int32)[:, None] + jnp.cumsum(real, axis=1, dtype=jnp.int32)
+        positions_BT = before_BT - real
     # Padding sees itself, since a softmax over nothing is no number, and no number times no weight is still none.
-    allowed_BTS = None if real_BT is None and not slots else (real[:, None] & np.tri(T, dtype=bool)) | np.eye(T, dtype=bool)
+    if allowed_BTS is None and (real_BT is not None or slots):
+        allowed_BTS = (real[:, None] & np.tri(T, dtype=bool)) | np.eye(T, dtype=bool)
 
     def attention_in(past: tuple[Array, Array]) -> Callable[..., Array]:
         def attention(q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, **options: Any) -> Array:
@@ -438,7 +445,7 @@ def extend(
         kept.append(new)
         return x_BTD if wanted_BN is None else jnp.take_along_axis(x_BTD, wanted_BN[..., None], axis=1)
 
-    after = _Continuation(before_BT - real, slots + T, blocks)
+    after = _Continuation(positions_BT, slots + T, blocks)
     logits: Any = Transformer(config, forms=forms).apply({"params": params}, tokens_BT, None, after)
     k_LBGTK, v_LBGTK = (jnp.swapaxes(x, 2, 3) for x in kept.pop())
     if not slots:
