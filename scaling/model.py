@@ -393,40 +393,54 @@ def extend(
     *,
     real_BT: Array | None = None,
     wanted_BN: Array | None = None,
+    positions_BT: Array | None = None,
+    allowed_BTS: Array | None = None,
     forms: Forms = PLAIN,
 ) -> tuple[Array, Cache]:
     """Reads tokens that follow those in ``cache``: logits_BTV, as ``apply`` of the whole text has them, and the cache after.
 
-    The next T slots become theirs.  The caller sees to it that they are there (XLA would write over the last ones) and that
-    learned positions stay below ``config.context``.
+    The next T slots become theirs.  The caller sees to it that they are there (where they are not, XLA writes over the last
+    ones: then the logits of more than one token are still right, the cache is not) and that learned positions stay below
+    ``config.context``.
 
     Args:
       tokens_BT: int32 ids.
       real_BT: bool, False at padding, which may stand anywhere: later tokens never attend to it, and its logits mean nothing.
       wanted_BN: of each row the tokens (indices into T) whose logits are wanted; logits_BNV are returned.
+      positions_BT, allowed_BTS: of tokens that do not all follow each other, such as branches of one text: their positions, and
+        which of the new tokens (S = T) each sees, in place of those up to itself.
       forms: as in ``apply``; attention to what is in a cache has its own form, ``attention_to_cache``.
     """
-    T, fresh = tokens_BT.shape[1], not cache.slots
-    real = jnp.ones(tokens_BT.shape, bool) if real_BT is None else real_BT
-    positions_BT = (
-        cache.filled_BS.sum(axis=1, keepdims=True, dtype=jnp.int32) + jnp.cumsum(real, axis=1, dtype=jnp.int32) - real
-    )
-    filled_BS = real if fresh else jax.lax.dynamic_update_slice(cache.filled_BS, real, (0, cache.used))
-    own, others = np.arange(T)[:, None] + (0 if fresh else cache.used), np.arange(filled_BS.shape[1])
-    # Padding sees itself: a softmax over nothing is no number, and no number times a weight of zero is none either.
-    allowed_BTS = None if fresh and real_BT is None else filled_BS[:, None] & (others <= own) | (others == own)
+    (B, T), old = tokens_BT.shape, cache.slots
+    real = jnp.ones((B, T), bool) if real_BT is None else real_BT
+    if positions_BT is None:
+        before_B1 = cache.filled_BS.sum(axis=1, keepdims=True, dtype=jnp.int32)
+        positions_BT = before_B1 + jnp.cumsum(real, axis=1, dtype=jnp.int32) - real
+    if allowed_BTS is None and (old or real_BT is not None):
+        # Padding sees itself: a softmax over nothing is no number, and no number times a weight of zero is none either.
+        allowed_BTS = (real[:, None] & np.tri(T, dtype=bool)) | np.eye(T, dtype=bool)
+    at_once = old > 0 and T == 1  # one token is written into its slot and then read there: nothing is copied
+    if old:
+        seen_BTS = jnp.broadcast_to(cache.filled_BS[:, None], (B, T, old))
+        if at_once:
+            allowed_BTS = jax.lax.dynamic_update_slice_in_dim(seen_BTS, allowed_BTS, cache.used, 2)
+        else:
+            allowed_BTS = jnp.concatenate([seen_BTS, allowed_BTS], axis=2)
     kept: list[tuple[Array, Array]] = []
 
     def attention_in(layer: int) -> Callable[..., Array]:
         def attention(q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, **options: Any) -> Array:
-            k_BGKT, v_BGTK = jnp.moveaxis(k_BTGK, 1, 3), jnp.swapaxes(v_BTGK, 1, 2)
-            if fresh:
-                kept.append((k_BGKT, v_BGTK))
+            new = (jnp.moveaxis(k_BTGK, 1, 3), 3), (jnp.swapaxes(v_BTGK, 1, 2), 2)
+            if not old:
+                kept.append((new[0][0], new[1][0]))
                 return forms.attention(q_BTHK, k_BTGK, v_BTGK, **options)
-            k_BGKS = jax.lax.dynamic_update_slice_in_dim(cache.k_BGKS[layer], k_BGKT, cache.used, 3)
-            v_BGSK = jax.lax.dynamic_update_slice_in_dim(cache.v_BGSK[layer], v_BGTK, cache.used, 2)
-            kept.append((k_BGKS, v_BGSK))
-            return attention_to_cache(q_BTHK, k_BGKS, v_BGSK, scale=options["scale"], allowed_BTS=options["allowed_BTS"])
+            past = cache.k_BGKS[layer], cache.v_BGSK[layer]
+            pairs = list(zip(past, new, strict=True))
+            k, v = (jax.lax.dynamic_update_slice_in_dim(x, y, cache.used, axis) for x, (y, axis) in pairs)
+            kept.append((k, v))
+            if not at_once:
+                k, v = (jnp.concatenate([x, y], axis) for x, (y, axis) in pairs)
+            return attention_to_cache(q_BTHK, k, v, scale=options["scale"], allowed_BTS=options["allowed_BTS"])
 
         return attention
 
@@ -437,9 +451,10 @@ def extend(
             x_BTD, _ = block.apply({"params": weights}, x_BTD, turns, allowed_BTS)
         return x_BTD if wanted_BN is None else jnp.take_along_axis(x_BTD, wanted_BN[..., None], axis=1)
 
-    after = _Continuation(positions_BT, cache.slots + T, blocks)
+    after = _Continuation(positions_BT, old + T, blocks)
     logits: Any = Transformer(config, forms=forms).apply({"params": params}, tokens_BT, None, after)
     k, v = zip(*kept, strict=True)
+    filled_BS = jax.lax.dynamic_update_slice_in_dim(cache.filled_BS, real, cache.used, 1) if old else real
     return logits, Cache(k, v, filled_BS, cache.used + T)
 
 
