@@ -63,6 +63,8 @@ def of(scored: Sequence[Scored], format: str, task: Task, encode: Encode = str.e
       TaskError: where there is nothing scored, or a log-likelihood is not a number.
     """
     columns = values(scored, format, task, encode)
+    if not columns:
+        raise TaskError(f"{task.name}: {format} was scored with neither log-likelihoods nor generated text")
     names = [n for n in columns if n not in BINARY]
     found = {n: _binary(columns[n]) for n in columns if n in BINARY}
     table_IM = np.stack([columns[n] for n in names], axis=1)
@@ -201,9 +203,9 @@ def _padded(rows: Sequence[Sequence[float]], fill: float) -> np.ndarray:
 def _finite(sums_I: np.ndarray, scored: Sequence[Scored], task: Task) -> None:
     bad = np.flatnonzero(~np.isfinite(sums_I))
     if len(bad):
-        item = scored[bad[0]].item
+        first = scored[bad[0]]
         raise TaskError(
-            f"{task.name}: item {item.id!r}: log-likelihoods {scored[bad[0]].loglikelihoods}, and of {len(bad)} of {len(scored)} "
+            f"{task.name}: item {first.item.id!r}: log-likelihoods {first.loglikelihoods}, and of {len(bad)} of {len(scored)} "
             f"items are not finite: the model has diverged, or its logits are masked"
         )
 
@@ -227,12 +229,12 @@ def aggregate(by_task: Sequence[Mapping[str, Metric]], how: str = "micro") -> di
     for name in [n for n in by_task[0] if all(n in m for m in by_task)]:
         parts = [m[name] for m in by_task]
         sizes = np.array([p.n for p in parts])
-        points, errors = np.array([p.value for p in parts]), np.array([p.stderr for p in parts])
+        points, errors = np.array([p.value for p in parts]), [p.stderr for p in parts]
         n = int(sizes.sum())
         if how == "micro":
-            value, error = float(points @ sizes / n), uncertainty.pooled_stderr(errors, sizes)
+            value, error = float(points @ sizes / n), uncertainty.pooled_stderr(errors, sizes.tolist())
         else:
-            value, error = float(points.mean()), float(np.sqrt(np.sum(errors**2)) / len(parts))
+            value, error = float(points.mean()), float(np.linalg.norm(errors) / len(parts))
         if how == "micro" and name in BINARY:
             low, high = uncertainty.wilson(round(value * n), n)
         else:
