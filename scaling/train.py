@@ -21,7 +21,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +30,15 @@ from jax.experimental import multihost_utils
 
 from scaling import checkpoint, cli, config, data, flops, optim, partition, processes, runs, step
 from scaling import job as jobs
+from scaling.evals.items import TaskError
 from scaling.job import Job
 from scaling.progress import Chrono, LossTrack
 from scaling.sources import SourceError
 from scaling.store import StoreError
 from scaling.tokenizer import VocabularyError
+
+if TYPE_CHECKING:
+    from scaling.evals.asking import Ask
 
 LOG_ROWS = 400  # training rows over a whole run, evenly spaced by step, so that a resumed run writes the same ones
 ATTEMPT_SECONDS = 5.0  # how often the attempt's record is renewed
@@ -96,8 +100,8 @@ class _Pending(NamedTuple):
 class Run:
     """The state of one attempt: what the loop reads and writes."""
 
-    def __init__(self, job: Job, programs: step.Programs, device: dict[str, Any], chrono: Chrono):
-        self.job, self.chrono, self.programs = job, chrono, programs
+    def __init__(self, job: Job, programs: step.Programs, device: dict[str, Any], ask: Ask | None, chrono: Chrono):
+        self.job, self.chrono, self.programs, self.ask = job, chrono, programs, ask
         self.lead = jax.process_index() == 0  # the one process of a run that writes its small files
         self.peak = device["peak_flops"] and device["peak_flops"] * programs.mesh.size
         context = job.config.model.context
@@ -201,6 +205,27 @@ class Run:
             print(f"  {name}: {source['loss']:.4f} nats/token, {source['bpb']:.4f} bits/byte", flush=True)
         return row
 
+    def probe(self) -> None:
+        """Asks the tasks of ``config.probe`` and records the answers; a model that cannot answer goes on training."""
+        if not self.job.config.probe.suite:
+            return
+        params = self.state.params
+        if jax.process_count() > 1:  # every process gives its part, the first one asks
+            params = multihost_utils.process_allgather(params, tiled=True)
+        if self.ask is None:
+            return
+        from scaling.evals import asking  # SciPy comes with it, which a run that asks nothing does not need
+
+        with self._between_steps("eval"):
+            position = asking.Position(**self._position(self.at))
+            tokenizer = self.job.data.stores[0].tokenizer
+            try:
+                rows = asking.score_now(self.job.config.model, params, tokenizer, self.ask, position, self.job.run_dir)
+            except TaskError as error:
+                print(f"step {self.at:,}  not asked: {error}", flush=True)
+            else:
+                print("\n".join(f"step {self.at:,}  {line}" for line in asking.in_words(rows)), flush=True)
+
     def _window_nats(self) -> Iterator[np.ndarray]:
         """Nats per window, a batch at a time; the last batch is filled up with its first window."""
         rows, windows = self.job.rows, self.validation.windows
@@ -264,6 +289,8 @@ class Run:
                     return cause
                 if evaluate:
                     self.validate()
+                if self.at in plan.marks and self.at < plan.steps:
+                    self.probe()
                 if save:
                     self.save()
             if stop:
@@ -307,6 +334,8 @@ class Run:
         plan = self.job.plan
         stopped = cause is None and self.at < plan.steps
         row = None if cause or stopped else self.validate()
+        if row is not None:
+            self.probe()
         with self._between_steps("checkpoint"):
             self.checkpoints.wait()
             self.checkpoints.close()
@@ -328,6 +357,7 @@ class Opened(NamedTuple):
     job: Job
     programs: step.Programs
     device: dict[str, Any]
+    ask: Ask | None  # of the first process alone
 
 
 def open_run(job: Job, held: contextlib.ExitStack) -> Opened | int:
@@ -337,7 +367,7 @@ def open_run(job: Job, held: contextlib.ExitStack) -> Opened | int:
       the run, or an exit status where there is nothing to train.
 
     Raises:
-      ConfigError, RunError: for what cannot be used.
+      ConfigError, RunError, TaskError: for what cannot be used.
     """
     lead = jax.process_index() == 0
     if lead:
@@ -354,10 +384,19 @@ def open_run(job: Job, held: contextlib.ExitStack) -> Opened | int:
     device = peak_flops()
     programs = step.make_programs(job.config, partition.make_mesh(job.config.machine, job.rows))
     partition.process_block(programs.mesh)
+    ask = _ask(job.config.probe) if lead else None
     if lead:
         jobs.open_run_dir(job, device)
         print(job.summary(), flush=True)
-    return Opened(job, programs, device)
+    return Opened(job, programs, device, ask)
+
+
+def _ask(probe: config.ProbeConfig) -> Ask | None:
+    if not probe.suite:
+        return None
+    from scaling.evals import asking
+
+    return asking.of_config(probe)
 
 
 def train(make_job: Callable[[], Job], chrono: Chrono) -> int:
@@ -411,7 +450,7 @@ def main(argv: list[str] | None = None) -> int:
             processes.leave()
         return status
 
-    return cli.guarded(run, StoreError, SourceError, VocabularyError, data.StreamError)
+    return cli.guarded(run, StoreError, SourceError, VocabularyError, data.StreamError, TaskError)
 
 
 if __name__ == "__main__":

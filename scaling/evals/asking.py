@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from scaling.config import ModelConfig
-from scaling.evals import metrics, prompts, records, scoring
+from scaling.config import ModelConfig, ProbeConfig
+from scaling.evals import metrics, prompts, records, scoring, suites
 from scaling.evals.engine import Engine
 from scaling.evals.items import FORMATS, TEST, Item, Suite, Task, TaskError
 from scaling.evals.records import Position, Way
@@ -75,6 +75,17 @@ class Ask:
                         items = tuple(task.splits[self.split][: self.limit])
                         out.append(Cell(task, way, items, records.digest(task, items, way)))
         return out
+
+
+def of_config(probe: ProbeConfig) -> Ask:
+    """What a run is asked while it trains.
+
+    Raises:
+      TaskError: where there is no such suite, or it cannot be asked so.
+    """
+    ask = Ask(suites.find(probe.suite, probe.tasks), probe.formats, probe.shots, limit=probe.items)
+    ask.cells()
+    return ask
 
 
 class Done(NamedTuple):
@@ -164,3 +175,16 @@ def score_now(
 def groups_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The micro averages among rows."""
     return [row for row in rows if row["kind"] == records.GROUP and row["average"] == "micro"]
+
+
+def in_words(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for every way in which tasks were asked: the mean over tasks of accuracy, or of exact matches."""
+    of_way: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        of_way.setdefault((row["format"], row["shots"]), []).append(row)
+    out = []
+    for (format, shots), asked in of_way.items():
+        name = "acc" if "acc" in asked[0]["metrics"] else "exact_match"
+        mean = sum(row["metrics"][name]["value"] for row in asked) / len(asked)
+        out.append(f"{asked[0]['suite']}: {name} {mean:.3f} over {len(asked)} tasks ({format}, {shots} shots)")
+    return out
