@@ -97,9 +97,8 @@ def _words(fitted: Chain, told: Sequence[Forecast], fitted_runs: Sequence[Run], 
     items = f", {task.items:.0f} items" if task.items == task.items else ""
     ends = sum(r.ends for r in fitted_runs)
     span = f"{format_count(sizes[0])} to {format_count(sizes[-1])}" if len(sizes) > 1 else format_count(sizes[0])
-    lines = [
-        f"\n{task.name}: chance {task.chance:.3g}{items}; {ends} finished runs of {span} parameters, {len(fitted.loss)} checkpoints"
-    ]
+    runs_ = f"{ends} finished runs of {span} parameters, {len(fitted.loss)} checkpoints"
+    lines = [f"\n{task.name}: chance {task.chance:.3g}{items}; {runs_}"]
     if fitted.problem is not None or fitted.law is None or fitted.curve is None:
         return [*lines, f"  no forecast, {fitted.problem}"]
     p = {name: words.number(v) for name, v in fitted.curve.fit.params.items()}
@@ -115,9 +114,10 @@ def _line(f: Forecast) -> str:
     """A forecast in words."""
     if f.loss is None or f.loss_interval is None or f.accuracy is None or f.accuracy_interval is None:
         return f"{f.run}: no forecast"
-    out = f"{f.run}: task loss {f.loss:.4f} {words.between(f.loss_interval)}"
+    (low, high), (lo, hi) = f.loss_interval, f.accuracy_interval
+    out = f"{f.run}: task loss {f.loss:.4f} [{low:.4f}, {high:.4f}]"
     out += "" if f.measured_loss is None else f", measured {f.measured_loss:.4f}"
-    out += f"; accuracy {f.accuracy:.4f} {words.between(f.accuracy_interval)}"
+    out += f"; accuracy {f.accuracy:.4f} [{lo:.3f}, {hi:.3f}]"
     if f.measured_accuracy is not None and f.error is not None:
         out += f", measured {f.measured_accuracy:.4f}: {100 * f.error:+.1f} %, {'inside' if f.hit else 'OUTSIDE'}"
     return out if f.verdict.identified else f"{out}; {words.verdict_words(f.verdict)}"
@@ -135,8 +135,8 @@ def _summary(told: Sequence[Forecast]) -> str:
     off = sum(abs((f.accuracy or 0.0) - (f.measured_accuracy or 0.0)) for f in scored) / len(scored)
     hits = sum(bool(f.hit) for f in scored)
     return (
-        f"\n{hits} of {len(scored)} measured accuracies lie inside intervals that claim {100 * scored[0].level:g} %; mean error "
-        f"{100 * off:.1f} points of accuracy"
+        f"\n{hits} of {len(scored)} measured accuracies lie inside intervals that claim {100 * scored[0].level:g} %; mean "
+        f"error {100 * off:.1f} points of accuracy"
     )
 
 
@@ -151,8 +151,9 @@ def _write(out: Any, source: str, found: Sequence[tuple[Chain, Sequence[Forecast
         print(f"wrote {out / 'downstream.json'}; nothing to draw")
         return
     write(draw.figure(found, f"Task loss and accuracy of the largest runs, from smaller ones: {source}"), out / "downstream")
-    more = f" (the first {draw.MOST} of {len(drawable)} tasks are drawn; choose with --task)" if len(drawable) > draw.MOST else ""
-    print(f"wrote {out / 'downstream.json'}, downstream.png and downstream.svg{more}")
+    print(f"wrote {out / 'downstream.json'}, downstream.png and downstream.svg")
+    if len(drawable) > draw.MOST:
+        print(f"the first {draw.MOST} of {len(drawable)} tasks are drawn; choose with --task")
 
 
 if __name__ == "__main__":

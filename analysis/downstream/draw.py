@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.downstream.steps import Chain, Forecast, ends
+from analysis.downstream.tables import UNNAMED
 from analysis.figure import GREY, RED, STYLE, Sizes, count_axis, loss_axis
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 MOST = 8  # tasks in one figure
 _POINTS = 60  # of a curve
 _BAND_DRAWS = 200  # refits that a band is made of
-_TARGET: Any = {"fmt": "D", "color": RED, "mfc": "white", "mec": RED, "ms": 5.5, "mew": 1.4, "capsize": 3, "lw": 1.3, "zorder": 6}
+_TARGET: Any = {
+    "fmt": "D", "color": RED, "mfc": "white", "mec": RED, "ms": 5.5, "mew": 1.4, "capsize": 3, "lw": 1.3, "zorder": 6,
+}  # fmt: skip
 _STAR: Any = {"ms": 12, "mec": "black", "mew": 0.8, "zorder": 7}
 
 
@@ -32,12 +35,12 @@ def figure(found: Sequence[tuple[Chain, Sequence[Forecast]]], title: str) -> Fig
     across = 2 if len(shown) > 2 else 1
     down = max(1, math.ceil(len(shown) / across))
     with matplotlib.rc_context(STYLE):
-        height = 1.25 + (4.4 if across == 1 else 3.3) * down
+        height = 1.4 + (4.4 if across == 1 else 3.3) * down
         out = Figure(figsize=(11 * (1.6 if across == 2 else 1), height), dpi=130)
         FigureCanvasAgg(out)
         grid = out.add_gridspec(
             down, 2 * across, hspace=0.42, wspace=0.27, left=0.065 if across == 1 else 0.045, right=0.985,
-            top=1 - 0.75 / height, bottom=0.95 / height,
+            top=1 - 0.75 / height, bottom=1.1 / height,
         )  # fmt: skip
         sizes = _sizes(shown)
         for i, (chain, told) in enumerate(shown):
@@ -46,7 +49,7 @@ def figure(found: Sequence[tuple[Chain, Sequence[Forecast]]], title: str) -> Fig
             _draw_step_one(out.add_subplot(grid[row, 2 * column]), chain, told, sizes, last)
             _draw_step_two(out.add_subplot(grid[row, 2 * column + 1]), chain, told, sizes, last)
         out.text(0.012, 1 - 0.12 / height, title, fontsize=12.5, va="top", weight="bold")
-        _legend(out, sizes, [f for _, told in shown for f in told])
+        _legend(out, sizes, [f for _, told in shown for f in told], columns=5 * across)
         return out
 
 
@@ -74,7 +77,7 @@ def _draw_step_one(ax: Axes, chain: Chain, told: Sequence[Forecast], sizes: Size
         if f.measured_loss is not None:
             ax.plot(f.n_tokens, f.measured_loss, "*", color=sizes.colour(f.n_params), **_STAR)
     ax.set(xscale="log", yscale="log", title=f"{chain.task.name}: step 1", xlabel="D, tokens" if labelled else "")
-    ax.set_ylabel(chain.task.loss_name if len(chain.task.loss_name) < 22 else "task loss")
+    ax.set_ylabel("task loss")
     ax.set_xlim(min(tokens) / 2, max(tokens) * 2)
     loss_axis(ax)
     count_axis(ax.xaxis)
@@ -83,8 +86,8 @@ def _draw_step_one(ax: Axes, chain: Chain, told: Sequence[Forecast], sizes: Size
 def _draw_step_two(ax: Axes, chain: Chain, told: Sequence[Forecast], sizes: Sizes, labelled: bool) -> None:
     """Accuracy of all checkpoints against task loss, the curve with its band, the targets forecast and measured."""
     assert chain.curve is not None and chain.refits is not None
-    where = np.array([r for r in _owners(chain)])
-    ax.scatter(chain.loss, chain.accuracy, c=[sizes.colour(n) for n in where], s=7 if len(where) > 200 else 16, lw=0, alpha=0.6)
+    colours = [sizes.colour(r.n_params) for r in chain.owners]
+    ax.scatter(chain.loss, chain.accuracy, c=colours, s=7 if len(colours) > 200 else 16, lw=0, alpha=0.6)
     reached = [v for f in told for v in (f.loss, f.measured_loss) if v is not None]
     at = np.linspace(min([chain.loss.min(), *reached]) * 0.93, chain.loss.max(), _POINTS)
     lines = chain.curve.accuracy(at, chain.refits.theta[:_BAND_DRAWS])
@@ -94,28 +97,22 @@ def _draw_step_two(ax: Axes, chain: Chain, told: Sequence[Forecast], sizes: Size
     ax.axhline(chain.task.chance, color=GREY, lw=1, ls=":", zorder=1)
     for f in told:
         if f.loss is not None and f.accuracy is not None and f.loss_interval is not None and f.accuracy_interval is not None:
-            arms = {"xerr": _arms(f.loss, f.loss_interval), "yerr": _arms(f.accuracy, f.accuracy_interval)}
-            ax.errorbar(f.loss, f.accuracy, **arms, **_TARGET)
+            across, up = _arms(f.loss, f.loss_interval), _arms(f.accuracy, f.accuracy_interval)
+            ax.errorbar(f.loss, f.accuracy, xerr=across, yerr=up, **_TARGET)
         if f.measured_loss is not None and f.measured_accuracy is not None:
             ax.plot(f.measured_loss, f.measured_accuracy, "*", color=sizes.colour(f.n_params), **_STAR)
-    top = [v for f in told for v in (f.accuracy_interval or ()) + (f.measured_accuracy or 0.0,)]
-    ax.set(title=f"{chain.task.name}: step 2", xlabel=f"task loss, {chain.task.loss_name}" if labelled else "")
+    top = [v for f in told for v in (*(f.accuracy_interval or ()), f.measured_accuracy or 0.0)]
+    unit = "" if chain.task.loss_name == UNNAMED else f", {chain.task.loss_name}"
+    ax.set(title=f"{chain.task.name}: step 2", xlabel=f"task loss{unit}" if labelled else "")
     ax.set_ylabel("accuracy")
     ax.set_ylim(min(chain.task.chance, float(chain.accuracy.min())) - 0.03, min(1.03, max([*top, chain.accuracy.max()]) + 0.05))
-
-
-def _owners(chain: Chain) -> list[float]:
-    """The size of each of step 2's rows."""
-    from analysis.downstream.steps import SKIP
-
-    return [r.n_params for r in chain.task.runs for _ in r.tokens[math.ceil(SKIP * len(r.tokens)) :]]
 
 
 def _arms(middle: float, interval: tuple[float, float]) -> list[list[float]]:
     return [[max(0.0, middle - interval[0])], [max(0.0, interval[1] - middle)]]
 
 
-def _legend(out: Figure, sizes: Sizes, told: Sequence[Forecast]) -> None:
+def _legend(out: Figure, sizes: Sizes, told: Sequence[Forecast], columns: int) -> None:
     from matplotlib.lines import Line2D
 
     def mark(marker: str, **style: Any) -> Line2D:
@@ -129,4 +126,4 @@ def _legend(out: Figure, sizes: Sizes, told: Sequence[Forecast]) -> None:
     if any(f.measured_accuracy is not None for f in told):
         handles.append(mark("*", ms=11, mfc="#b5de2b", mec="black", mew=0.8, label="measured"))
     handles.append(Line2D([], [], color=GREY, ls=":", lw=1, label="chance"))
-    out.legend(handles=handles, loc="lower center", ncols=min(len(handles), 8), frameon=False, fontsize=9.5)
+    out.legend(handles=handles, loc="lower center", ncols=min(len(handles), columns), frameon=False)

@@ -13,7 +13,6 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import expit
 
 from analysis.fit import LOSSES, Certificate, Fit, Rows
 from analysis.laws.formula import Formula, exp
@@ -30,6 +29,11 @@ SIGMOID = Formula(
     lambda at, measured: {"floor": measured.min(), "top": 1.0, "k": 1.0, "x0": at["L"].mean()},
     r"\mathrm{accuracy} = t - \frac{t - f}{1 + e^{-k (L - x_0)}}",
 )  # fmt: skip
+
+
+def _logistic(u: np.ndarray) -> np.ndarray:
+    """1 / (1 + e^-u), which overflows nowhere."""
+    return 0.5 * (1.0 + np.tanh(0.5 * u))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,7 +58,7 @@ class Sigmoid:
     def _parts(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Floor and top (lanes, 1), and the share of the floor (lanes, rows)."""
         top = np.full((len(theta), 1), self.top) if self.top is not None else theta[:, 3:]
-        return theta[:, :1], top, expit(theta[:, 1:2] + theta[:, 2:3] * self.z)
+        return theta[:, :1], top, _logistic(theta[:, 1:2] + theta[:, 2:3] * self.z)
 
     def log_loss(self, theta: np.ndarray) -> np.ndarray:
         """Accuracy, (lanes, rows)."""
@@ -110,7 +114,7 @@ class Curve:
         """(draws,) each draw's accuracy at its own task loss."""
         z = (loss - self.centre) / self.scale
         top = theta[:, 3] if self._model.top is None else self._model.top
-        return np.clip(top + (theta[:, 0] - top) * expit(theta[:, 1] + theta[:, 2] * z), 0.0, 1.0)
+        return np.clip(top + (theta[:, 0] - top) * _logistic(theta[:, 1] + theta[:, 2] * z), 0.0, 1.0)
 
     def params(self, theta: np.ndarray) -> dict[str, np.ndarray]:
         """floor, top, k and x0, an array over the first axis of ``theta``."""

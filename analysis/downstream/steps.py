@@ -26,6 +26,7 @@ from analysis.intervals import Bootstrap
 from analysis.load import Row, Table
 
 SKIP = 0.1  # of a run's checkpoints, its first: their accuracies are at chance and their task losses far up
+FEW = 10  # checkpoints, below which none is skipped: they are too few, and a branch's first is no run's beginning
 MIN_ROWS = 6  # of step 2, two more than its parameters
 BEST = 0.1  # the share of rows, those of least task loss, that must be above chance
 ABOVE = 2.0  # standard errors of one evaluation by which they must be
@@ -58,7 +59,7 @@ class Chain:
 
     Attributes:
       task: the runs that were fitted.
-      loss, accuracy: step 2's rows.
+      loss, accuracy: step 2's rows, and the run of each in ``owners``.
       scatter: of step 2's rows around the curve, a standard deviation of accuracy.
     """
 
@@ -66,6 +67,7 @@ class Chain:
     recipe: Recipe
     loss: np.ndarray
     accuracy: np.ndarray
+    owners: list[Run]
     law: Bootstrap | None = None
     curve: Curve | None = None
     refits: Bootstrap | None = None
@@ -117,13 +119,12 @@ def ends(run: Run, window: int) -> tuple[float, float]:
     return float(run.loss[-window:].mean()), float(run.accuracy[-window:].mean())
 
 
-def checkpoints(task: Task, window: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Step 2's rows: task loss, accuracy and cluster of every checkpoint of every run, the first tenth of each run left out."""
-    kept = [(r, math.ceil(SKIP * len(r.tokens))) for r in task.runs]
+def checkpoints(task: Task, window: int) -> tuple[np.ndarray, np.ndarray, list[Run]]:
+    """Step 2's rows: task loss, accuracy and run of every checkpoint, less the first tenth of each run of ten or more."""
+    kept = [(r, math.ceil(SKIP * len(r.tokens)) if len(r.tokens) >= FEW else 0) for r in task.runs]
     loss = [_moving_mean(r.loss[first:], window) for r, first in kept]
     accuracy = [_moving_mean(r.accuracy[first:], window) for r, first in kept]
-    clusters = [r.cluster for r, first in kept for _ in r.tokens[first:]]
-    return np.concatenate(loss), np.concatenate(accuracy), clusters
+    return np.concatenate(loss), np.concatenate(accuracy), [r for r, first in kept for _ in r.tokens[first:]]
 
 
 def _moving_mean(values: np.ndarray, window: int) -> np.ndarray:
@@ -137,8 +138,8 @@ def _moving_mean(values: np.ndarray, window: int) -> np.ndarray:
 def chain(task: Task, recipe: Recipe | None = None, draws: int = intervals.DRAWS, seed: int = 0) -> Chain:
     """Fits and refits both steps to all runs of a task; ``Chain.problem`` says what stands against it."""
     recipe = recipe or Recipe()
-    loss, accuracy, clusters = checkpoints(task, recipe.window)
-    out = Chain(task, recipe, loss, accuracy)
+    loss, accuracy, owners = checkpoints(task, recipe.window)
+    out = Chain(task, recipe, loss, accuracy, owners)
     try:
         first = fit(_step_one(task, recipe), delta=recipe.delta)
     except FitError as error:
@@ -146,7 +147,7 @@ def chain(task: Task, recipe: Recipe | None = None, draws: int = intervals.DRAWS
         return dataclasses.replace(out, problem=f"step 1: {reason}")
     if problem := _no_step_one(first) or _no_step_two(task, loss, accuracy):
         return dataclasses.replace(out, problem=problem)
-    curve = fit_sigmoid(loss, accuracy, clusters, task.chance, recipe.guess)
+    curve = fit_sigmoid(loss, accuracy, [r.cluster for r in owners], task.chance, recipe.guess)
     scatter = intervals.corrected_residuals(curve.fit, curve.fit.rows.groups, 0.5)[: len(loss)]  # the measured
     out = dataclasses.replace(out, curve=curve, scatter=float(np.sqrt(np.mean(scatter**2))))
     if problem := _no_curve(out):
@@ -280,7 +281,8 @@ def to_json(fitted: Chain, level: float) -> dict[str, Any]:
         "step1": {"params": fitted.law.fit.params, "intervals": fitted.law.intervals(level), "edges": fitted.law.fit.edges,
                   "bootstrap": fitted.law.kind},
         "step2": {"params": fitted.curve.fit.params,
-                  "intervals": {k: fitted.refits.interval(v, level) for k, v in draws.items()}, "bootstrap": fitted.refits.kind},
+                  "intervals": {k: fitted.refits.interval(v, level) for k, v in draws.items()},
+                  "bootstrap": fitted.refits.kind},
     }  # fmt: skip
 
 

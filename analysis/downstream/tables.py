@@ -24,6 +24,7 @@ EVALS = "evals.jsonl"
 SHIPPED = "olmo_steps.csv.gz"
 NEEDED = ("task", "run", "n_params", "tokens", "loss", "accuracy")
 OPTIONAL = ("n", "chance", "cluster", "flops", "annealed")
+UNNAMED = "task loss"  # where nobody said what its unit is
 AT_ITS_END = 0.01  # a checkpoint whose tokens are within this of the run's end is its end
 # Published forecasts over what was measured, less 1, in percent (Bhagia et al. 2024, their code run on their tables).
 PUBLISHED = {
@@ -72,7 +73,7 @@ class Task:
     chance: float
     items: float
     runs: tuple[Run, ...]
-    loss_name: str = "task loss"
+    loss_name: str = UNNAMED
     source: str = "arrays"
 
     def where(self, keep: Callable[[Run], bool]) -> Task:
@@ -101,7 +102,8 @@ def of_runs(path: str | os.PathLike[str], table: Table) -> list[Task]:
             key = tuple(row[k] for k in ("suite", "task", "split", "format", "shots"))
             found.setdefault(key, {}).setdefault(member.id, {})[row["tokens"]] = row  # later rows replace earlier ones
     if not found:
-        raise LoadError(f"{path}: no member has an {EVALS} with accuracies; score them with `python -m scaling.evals --run {path}`")
+        score = f"python -m scaling.evals --run {path}"
+        raise LoadError(f"{path}: no member has an {EVALS} with accuracies; score them with `{score}`")
     names = _names(found)
     return [_task(names[key], known, per_run, str(path)) for key, per_run in found.items()]
 
@@ -115,7 +117,8 @@ def _evals(path: pathlib.Path) -> Iterator[dict[str, Any]]:
             continue
         missing = [k for k in ("suite", "task", "split", "format", "shots", "tokens", "n", "chance", "metrics") if k not in row]
         if missing:
-            raise LoadError(f"{path}, row {number}: no {', '.join(missing)}; score the run again with `python -m scaling.evals`")
+            again = "score the run again with `python -m scaling.evals`"
+            raise LoadError(f"{path}, row {number}: no {', '.join(missing)}; {again}")
         counted, loss = _first(row["metrics"], _COUNTED), _first(row["metrics"], _LOSSES)
         if counted is not None and loss is not None:
             yield row | {"accuracy": counted[1], "loss": loss[1], "loss_name": _LOSS_NAMES[loss[0]]}
