@@ -1,0 +1,1 @@
+"""``python -m scaling.evals.laptop --out tokens/laptop``."""
