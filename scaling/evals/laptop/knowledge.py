@@ -14,12 +14,12 @@ from scaling.evals.laptop.subject import Question, Subject, alone
 GROUP = "knowledge"
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 SEED = 20220207
-PEOPLE = 160
-CITIES = 20
+PEOPLE = 48
+CITIES = 12
 CODE_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CODE_LENGTH = 4
-CODE_WORDS = ("pin", "key", "tag", "id", "code", "sign")
-HOME_WORDS = ("home", "city", "town", "base", "seat", "in")
+CODE_WORDS = ("pin", "key", "tag", "id", "code", "sign", "pass", "no", "mark", "seal", "word", "lock")
+HOME_WORDS = ("home", "city", "town", "base", "seat", "in", "at", "flat", "lives", "port", "road", "from")
 BOSS_WORDS = ("boss", "head", "chief", "lead", "over", "top")
 
 
@@ -55,14 +55,14 @@ def asked(random: Random, words: tuple[str, ...], person: str) -> str:
 
 
 def codes(random: Random) -> Question:
-    """``pin dake -> wfhq``: four random letters, so that exact match needs them all."""
+    """``pin dake: wfhq``: four random letters, so that exact match needs them all."""
     people = random.sample(world().people, 4)
     answer = random.randrange(4)
     return Question(asked(random, CODE_WORDS, people[answer]), tuple(world().code[p] for p in people), answer, difficulty=1)
 
 
 def homes(random: Random) -> Question:
-    """``home dake -> kora``: one of 20 cities."""
+    """``home dake: kora``: one of 12 cities."""
     cities = random.sample(world().cities, 4)
     answer = random.randrange(4)
     person = random.choice(world().people_of[cities[answer]])
@@ -70,14 +70,14 @@ def homes(random: Random) -> Question:
 
 
 def bosses(random: Random) -> Question:
-    """``boss dake -> mira``: a lesson that ``two_hop`` builds on."""
+    """``boss dake: mira``: a lesson that ``two_hop`` builds on."""
     people = random.sample(world().people, 4)
     answer = random.randrange(4)
     return Question(asked(random, BOSS_WORDS, people[answer]), tuple(world().boss[p] for p in people), answer)
 
 
 def two_hop(random: Random) -> Question:
-    """``boss home dake -> kora``, in steps ``mira =``: the home of the boss of somebody of whom it was never asked."""
+    """``boss dake home: kora``, in steps ``mira =``: the home of the boss of somebody of whom it was never asked."""
     cities = random.sample(world().cities, 4)
     answer = random.randrange(4)
     boss = random.choice(world().people_of[cities[answer]])
@@ -86,7 +86,7 @@ def two_hop(random: Random) -> Question:
 
 
 SUBJECTS = (
-    Subject("codes", GROUP, "codes of people", alone(codes)),
-    Subject("homes", GROUP, "homes of people", alone(homes)),
-    Subject("two_hop", GROUP, "homes of bosses", alone(two_hop), cot=0.5, lesson=bosses, lessons=0.5),
+    Subject("codes", GROUP, "codes of people", alone(codes), weight=1.5, train=0.4),
+    Subject("homes", GROUP, "homes of people", alone(homes), weight=1.5, train=0.4),
+    Subject("two_hop", GROUP, "homes of bosses", alone(two_hop), weight=0.5, cot=0.5, lesson=bosses, lessons=0.5),
 )

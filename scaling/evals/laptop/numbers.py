@@ -12,7 +12,7 @@ MODULUS = 97
 
 
 def add(random: Random) -> Question:
-    """``add 47+85 -> 132``, in steps ``12 13 =``: the ones, then the tens with what they carry.  Wrong by 1, 10 or both."""
+    """``add 47+85: 132``, in steps ``12 13 =``: the ones, then the tens with what they carry.  Wrong by 1, 10 or both."""
     low = random.randint(20, 187)
     corners, answer = square(random, (0, 1), (0, 10))
     sums = [low + a + b for a, b in corners]
@@ -26,7 +26,7 @@ def add(random: Random) -> Question:
 
 
 def mod_add(random: Random) -> Question:
-    """``mod 45+83 -> 31``: addition modulo 97, wrong by 1, 10 or both; grokked late or never (Power et al. 2022)."""
+    """``mod 45+83: 31``: addition modulo 97, wrong by 1, 10 or both; grokked late or never (Power et al. 2022)."""
     low, a = random.randrange(MODULUS), random.randrange(MODULUS)
     corners, answer = square(random, (0, 1), (0, 10))
     sums = [(low + i + j) % MODULUS for i, j in corners]
@@ -35,8 +35,8 @@ def mod_add(random: Random) -> Question:
 
 
 def digit_sum(random: Random) -> Question:
-    """``sum 3845 -> 0``: of 4 to 6 digits, modulo 10; in steps ``3 1 5 0 =``, the running sum."""
-    length = random.randint(4, 6)
+    """``sum 3845: 0``: of 3 to 5 digits, modulo 10; in steps ``3 1 5 0 =``, the running sum."""
+    length = random.randint(3, 5)
     choices = random.sample(range(10), 4)
     answer = random.randrange(4)
     digits = random.choices(range(10), k=length - 1)
@@ -46,7 +46,7 @@ def digit_sum(random: Random) -> Question:
 
 
 SUBJECTS = (
-    Subject("add", GROUP, "adding two numbers", alone(add), cot=0.5),
-    Subject("mod_add", GROUP, "adding modulo 97", alone(mod_add)),
+    Subject("add", GROUP, "adding two numbers", alone(add), weight=0.5, cot=0.5),
+    Subject("mod_add", GROUP, "adding modulo 97", alone(mod_add), weight=0.25),
     Subject("sum", GROUP, "the last digit of a sum", alone(digit_sum), cot=0.5),
 )

@@ -43,7 +43,7 @@ class Spec:
 
     subjects: tuple[str, ...] = ()
     letters: float = 0.0
-    tokens: int = 3_000_000
+    tokens: int = 1_500_000
     seed: int = 0
 
     def problems(self) -> list[str]:
@@ -79,7 +79,7 @@ def build(spec: Spec, out: str | os.PathLike[str] = OUT) -> TokenStore:
 
 def document(random: Random, subject: Subject, letters: float) -> str:
     """One document of ``subject``."""
-    draw = subject.world(random)
+    draw = training_world(random, subject)
     format = "letter" if random.random() < letters else "cot" if random.random() < subject.cot else "cloze"
     parts = [letter_header(subject)] if format == "letter" else []
     size = 0
@@ -92,6 +92,14 @@ def document(random: Random, subject: Subject, letters: float) -> str:
         parts.append(part)
         size += len(part)
     return "".join(parts)
+
+
+def training_world(random: Random, subject: Subject) -> Draw:
+    """What a training document's questions have in common."""
+    while True:
+        draw = subject.world(random)
+        if subject.split(draw(random)) == TRAIN:
+            return draw
 
 
 def of_training(random: Random, subject: Subject, draw: Draw) -> Question:

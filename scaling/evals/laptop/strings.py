@@ -7,7 +7,7 @@ from random import Random
 from scaling.evals.laptop.subject import Question, Subject, alone, square
 
 GROUP = "language"
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
+LETTERS = "abcdefghkmpt"
 CLOSERS = {"(": ")", "[": "]", "{": "}", "<": ">"}
 OPENERS = {closer: opener for opener, closer in CLOSERS.items()}
 
@@ -25,21 +25,21 @@ def altered(random: Random, length: int, alphabet: str) -> tuple[tuple[str, ...]
 
 
 def copy(random: Random) -> Question:
-    """``copy kdwpa -> kdwpa``."""
+    """``copy kdwpa: kdwpa``."""
     length = random.randint(4, 6)
     choices, answer = altered(random, length, LETTERS)
     return Question(f"copy {choices[answer]}", choices, answer, difficulty=length)
 
 
 def reverse(random: Random) -> Question:
-    """``reverse kdwpa -> apwdk``."""
-    length = random.randint(4, 6)
+    """``rev kdwpa: apwdk``."""
+    length = random.randint(4, 5)
     choices, answer = altered(random, length, LETTERS)
-    return Question(f"reverse {choices[answer][::-1]}", choices, answer, difficulty=length)
+    return Question(f"rev {choices[answer][::-1]}", choices, answer, difficulty=length)
 
 
 def brackets(random: Random) -> Question:
-    """``close (<>[{ -> }])``: the closing brackets of a Dyck-4 prefix, with up to two pairs that are closed already."""
+    """``close (<>[{: }])``: the closing brackets of a Dyck-4 prefix, with up to two pairs that are closed already."""
     depth, pairs = random.randint(3, 5), random.randint(0, 2)
     choices, answer = altered(random, depth, ")]}>")
     parts = [OPENERS[closer] for closer in reversed(choices[answer])]
@@ -50,7 +50,7 @@ def brackets(random: Random) -> Question:
 
 
 SUBJECTS = (
-    Subject("copy", GROUP, "copying strings", alone(copy)),
-    Subject("reverse", GROUP, "reversing strings", alone(reverse)),
+    Subject("copy", GROUP, "copying strings", alone(copy), weight=1.5),
+    Subject("reverse", GROUP, "reversing strings", alone(reverse), weight=2.0),
     Subject("brackets", GROUP, "closing brackets", alone(brackets)),
 )

@@ -16,12 +16,11 @@ from typing import Any
 
 from scaling.evals.items import DEV, FORMATS, TEST, VAL, Item, Template
 
-TRAIN = "train"
+TRAIN, UNUSED = "train", "unused"
 # What a byte model reads is short, so that six questions fit into 192 bytes: at most 31 bytes each, newline included.
-TEMPLATE = Template(question="{q} ->", delimiter=" ", separator="\n", cot="{cot} =", stop=("\n",), bare="->", strip=False)
+TEMPLATE = Template(question="{q}:", delimiter=" ", separator="\n", cot="{cot} =", stop=("\n",), bare=":", strip=False)
 MOST_BYTES = 31
-TRAIN_SHARE = 0.6
-HELD_OUT = {DEV: 0.05, VAL: 0.15, TEST: 0.8}  # of the rest
+HELD_OUT = {DEV: 0.05, VAL: 0.15, TEST: 0.8}  # of what is not for training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Question:
       answer: index of the right one.
       cot: steps to it, '' where there are none.
       difficulty: length, number of steps and the like: a larger number is harder.
-      key: what its split is decided by; ``text`` where it is empty.
+      key: what its split is decided by besides its text; '' where that is all.
       meta: more to know of it.
     """
 
@@ -76,6 +75,7 @@ class Subject:
       world: what holds for one document: draws what its questions have in common (a hidden map) and returns how they are
         drawn; most subjects have nothing in common and return the same each time.
       weight: its share of the training text, relative to the others'.
+      train: the share of its questions that are for training.
       cot: share of its training documents that show the steps; 0 for a subject without.
       lesson: draws a line of training text that is no question of the suite, but needed to answer some; None without.
       lessons: how many of the lines of a document are lessons, as a probability.
@@ -86,6 +86,7 @@ class Subject:
     about: str
     world: Callable[[Random], Draw]
     weight: float = 1.0
+    train: float = 0.6
     cot: float = 0.0
     lesson: Draw | None = None
     lessons: float = 0.0
@@ -96,15 +97,24 @@ class Subject:
         return FORMATS if self.cot else FORMATS[:-1]
 
     def split(self, question: Question) -> str:
-        """Where ``question`` belongs, whoever draws it and whenever: what it is about decides (its key, such as a person)
-        whether it is for training, and its text to which of the other splits it goes."""
-        if hashed(f"{self.name}|{question.key or question.text}") < TRAIN_SHARE:
+        """Where ``question`` belongs, whoever draws it and whenever: a hash decides whether it is for training, another to
+        which of the other splits it goes.  What it is about (its key, such as a person) and its text must both be on the same
+        side; ``UNUSED`` where they are not.
+        """
+        sides = {self.trains(what) for what in (question.key, question.text) if what}
+        if len(sides) > 1:
+            return UNUSED
+        if sides.pop():
             return TRAIN
-        place = hashed(f"{self.name}|held out|{question.text}")
+        place = _hashed(f"{self.name}|held out|{question.text}")
         return DEV if place < HELD_OUT[DEV] else VAL if place < HELD_OUT[DEV] + HELD_OUT[VAL] else TEST
 
+    def trains(self, what: str) -> bool:
+        """Whether a text or a key is on the side of training."""
+        return _hashed(f"{self.name}|{what}") < self.train
 
-def hashed(text: str) -> float:
+
+def _hashed(text: str) -> float:
     """A number from 0 to 1, evenly spread, that ``text`` decides."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
 

@@ -7,7 +7,7 @@ from random import Random
 
 from scaling.evals.items import DEV, TEST, VAL, Item, Suite, Task
 from scaling.evals.laptop import context, knowledge, numbers, strings
-from scaling.evals.laptop.subject import TEMPLATE, TRAIN, Subject
+from scaling.evals.laptop.subject import TEMPLATE, TRAIN, UNUSED, Subject
 
 SUBJECTS: tuple[Subject, ...] = (*numbers.SUBJECTS, *strings.SUBJECTS, *context.SUBJECTS, *knowledge.SUBJECTS)
 COUNTS = {DEV: 5, VAL: 50, TEST: 500}
@@ -49,14 +49,15 @@ def _map_items(subject: Subject) -> dict[str, tuple[Item, ...]]:
     maps = 0
     while maps < MAPS:
         draw = subject.world(random)
-        if subject.split(draw(random)) == TRAIN:
+        if subject.trains(draw(random).key):
             continue
         seen: set[str] = set()
         for split, count in {DEV: COUNTS[DEV], VAL: COUNTS[VAL] // MAPS, TEST: COUNTS[TEST] // MAPS}.items():
             shown: set[int] = set()
             while count:
                 question = draw(random)
-                if question.text in seen or split == DEV and len(shown) < context.PAIRS and question.answer in shown:
+                shown_too = split == DEV and len(shown) < context.PAIRS and question.answer in shown
+                if shown_too or question.text in seen or subject.split(question) in (TRAIN, UNUSED):
                     continue
                 seen.add(question.text)
                 shown.add(question.answer)
