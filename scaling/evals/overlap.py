@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from scaling.store import TokenStore
 
 N = 13
 CHUNK_TOKENS = 1 << 20
+BASE = np.uint64(0x9E3779B97F4A7C15)  # of the polynomial in the hashes of words; odd, so that no word is lost modulo 2^64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,40 +30,27 @@ class Overlap:
       items: looked at, of all splits but dev.
       exact: ids of items whose question with its right answer is in the text, word for word.
       ngrams: ids of items that share an n-gram with it.
-      questions: ids of items whose question alone is there, word for word, whatever follows.
     """
 
     task: str
     items: int
     exact: tuple[str, ...]
     ngrams: tuple[str, ...]
-    questions: tuple[str, ...]
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was found."""
+        return not self.exact and not self.ngrams
 
 
-def words(text: str) -> list[str]:
-    """Of ``text``, in lower case."""
-    return text.lower().split()
-
-
-def grams(text: list[str], n: int) -> Iterator[int]:
-    """Hashes of all runs of ``n`` words."""
-    for i in range(len(text) - n + 1):
-        yield _hash(text[i : i + n])
-
-
-def _hash(run: list[str]) -> int:
-    return int.from_bytes(hashlib.blake2b(" ".join(run).encode(), digest_size=8).digest(), "big")
-
-
-def texts(task: Task, item: Item) -> tuple[str, str]:
-    """The question of ``item`` as its task puts it, and the same with the right answer."""
+def text_of(task: Task, item: Item) -> str:
+    """The question of ``item`` as its task puts it, with the right answer."""
     question = item.contexts[item.answer] if item.contexts else item.question
-    asked = task.template.question.format(q=question)
-    return asked, asked + task.template.delimiter + item.gold
+    return task.template.question.format(q=question) + task.template.delimiter + item.gold
 
 
 def overlap(suite: Suite, store: TokenStore, n: int = N, split: str = "train") -> list[Overlap]:
-    """What of ``suite`` is in ``store``, task by task: one pass over its text, some 3 MB a second.
+    """What of ``suite`` is in ``store``, task by task: one pass over its text.
 
     Args:
       suite: whose test and validation items to look for.
@@ -70,55 +58,86 @@ def overlap(suite: Suite, store: TokenStore, n: int = N, split: str = "train") -
       n: words of a gram.
       split: of the store.
     """
-    wanted: dict[int, set[int]] = {}  # words of a run -> hashes to look for
-    runs: dict[tuple[str, str], tuple[set[int], set[int], set[int]]] = {}
+    whole: dict[tuple[str, str], tuple[int, np.ndarray]] = {}
+    parts: dict[tuple[str, str], tuple[int, np.ndarray]] = {}
+    words: dict[str, int] = {}
     for task in suite.tasks:
-        for item in _items(task):
-            question, whole = (words(t) for t in texts(task, item))
-            each = (_runs(whole, len(whole)), _runs(whole, min(n, len(whole))), _runs(question, len(question)))
-            runs[task.name, item.id] = each[0][1], each[1][1], each[2][1]
-            for length, hashes in each:
-                wanted.setdefault(length, set()).update(hashes)
-    found = _found(wanted, store, split)
-    out = []
-    for task in suite.tasks:
-        ids = [i.id for i in _items(task)]
-        hits = [tuple(i for i in ids if runs[task.name, i][kind] & found) for kind in range(3)]
-        out.append(Overlap(task.name, len(ids), *hits))
-    return out
+        for item in items_of(task):
+            hashes = _words(text_of(task, item), words)
+            for out, length in ((whole, len(hashes)), (parts, min(n, len(hashes)))):
+                out[task.name, item.id] = length, grams(hashes, length)
+    wanted: dict[int, list[np.ndarray]] = {}
+    for length, hashes in (*whole.values(), *parts.values()):
+        wanted.setdefault(length, []).append(hashes)
+    found = _found({length: np.unique(np.concatenate(hashes)) for length, hashes in wanted.items()}, store, split)
+
+    def hits(task: Task, runs: Mapping[tuple[str, str], tuple[int, np.ndarray]]) -> tuple[str, ...]:
+        each = ((item.id, *runs[task.name, item.id]) for item in items_of(task))
+        return tuple(i for i, length, hashes in each if np.isin(hashes, found[length]).any())
+
+    return [Overlap(task.name, len(items_of(task)), hits(task, whole), hits(task, parts)) for task in suite.tasks]
 
 
-def _items(task: Task) -> list[Item]:
+def items_of(task: Task) -> list[Item]:
+    """Of all splits but dev, whose items are shown."""
     return [item for split, items in task.splits.items() if split != DEV for item in items]
 
 
-def _runs(text: list[str], n: int) -> tuple[int, set[int]]:
-    return n, set(grams(text, n)) if n else set()
-
-
-def _found(wanted: dict[int, set[int]], store: TokenStore, split: str) -> set[int]:
-    """Which of the hashes, by length of run, are of text in ``store``."""
-    out: set[int] = set()
-    total = store.splits[split].tokens
-    with Progress("looking for items in the training text", total, unit="million tokens") as progress:
-        for document, size in _documents(store, split):
-            run = words(document)
-            for n, hashes in wanted.items():
-                out.update(h for h in grams(run, n) if h in hashes)
-            progress.advance(size)
+def grams(words: np.ndarray, n: int) -> np.ndarray:
+    """(len - n + 1,) uint64 hashes of all runs of ``n`` words, given by their own hashes."""
+    count = len(words) - n + 1
+    if count < 1:
+        return np.zeros(0, np.uint64)
+    out = np.zeros(count, np.uint64)
+    for i in range(n):
+        out = out * BASE + words[i : i + count]
     return out
 
 
-def _documents(store: TokenStore, split: str) -> Iterable[tuple[str, int]]:
+def _words(text: str, known: dict[str, int]) -> np.ndarray:
+    """Hashes of the words of ``text``; ``known`` remembers them."""
+    out = []
+    for word in text.lower().split():
+        value = known.get(word)
+        if value is None:
+            value = known[word] = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
+        out.append(value)
+    return np.array(out, np.uint64)
+
+
+def _found(wanted: Mapping[int, np.ndarray], store: TokenStore, split: str) -> dict[int, np.ndarray]:
+    """Which of the hashes of runs, by their length, are of text in ``store``; no run goes over the end of a document."""
+    out: dict[int, list[np.ndarray]] = {n: [] for n in wanted}
+    known: dict[str, int] = {}
+    with Progress("looking for items in the training text", store.splits[split].tokens, unit="million tokens") as progress:
+        for texts, size in _documents(store, split):
+            # A word that nothing contains stands between documents.
+            runs = [_words(text, known) for text in texts]
+            gap = np.full(1, 1, np.uint64)
+            stream = np.concatenate([part for run in runs for part in (run, gap)])
+            for n, hashes in wanted.items():
+                out[n].append(np.intersect1d(grams(stream, n), hashes))
+            progress.advance(size)
+    return {n: np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.uint64) for n, parts in out.items()}
+
+
+def _documents(store: TokenStore, split: str) -> Iterator[tuple[list[str], int]]:
+    """Texts of some documents at a time, and how many tokens they have."""
     tokens, offsets = store.tokens(split), store.offsets(split)
+    texts: list[str] = []
+    size = 0
     for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        yield store.tokenizer.decode(np.asarray(tokens[start:stop])), stop - start
+        texts.append(store.tokenizer.decode(np.asarray(tokens[start:stop])))
+        size += stop - start
+        if size >= CHUNK_TOKENS:
+            yield texts, size
+            texts, size = [], 0
+    if texts:
+        yield texts, size
 
 
 def report(found: list[Overlap], n: int = N) -> str:
     """In words, a line per task."""
-    lines = [f"{'task':<16}{'items':>7}{'whole item':>12}{f'{n}-gram':>10}{'question':>10}"]
-    lines += [
-        f"{o.task:<16}{o.items:>7,}{len(o.exact):>12,}{len(o.ngrams):>10,}{len(o.questions):>10,}" for o in found
-    ]
+    lines = [f"{'task':<16}{'items':>7}{'whole item':>12}{f'{n}-gram':>10}"]
+    lines += [f"{o.task:<16}{o.items:>7,}{len(o.exact):>12,}{len(o.ngrams):>10,}" for o in found]
     return "\n".join(lines)

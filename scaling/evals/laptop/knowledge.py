@@ -77,12 +77,14 @@ def bosses(random: Random) -> Question:
 
 
 def two_hop(random: Random) -> Question:
-    """``boss dake home: kora``, in steps ``mira =``: the home of the boss of somebody of whom it was never asked."""
+    """``home boss dake: kora``, in steps ``mira =``: the home of the boss of somebody of whom it was never asked."""
     cities = random.sample(world().cities, 4)
     answer = random.randrange(4)
     boss = random.choice(world().people_of[cities[answer]])
     person = world().works_for[boss]
-    return Question(f"{asked(random, BOSS_WORDS, person)} {random.choice(HOME_WORDS)}", tuple(cities), answer, boss, 2, key=person)
+    # The word for a home comes first, so that no question of ``homes`` is part of one of these.
+    text = f"{random.choice(HOME_WORDS)} {asked(random, BOSS_WORDS, person)}"
+    return Question(text, tuple(cities), answer, boss, 2, key=person)
 
 
 SUBJECTS = (

@@ -63,6 +63,13 @@ class Spec:
         return tuple(s for s in SUBJECTS if not self.subjects or s.name in self.subjects)
 
 
+# Stores that are built when they are missing: folder -> text.
+DEFAULTS = {
+    pathlib.Path(OUT).name: Spec(),
+    "letters": Spec(("copy", "homes"), letters=0.8, tokens=4_000_000),
+}
+
+
 def build(spec: Spec, out: str | os.PathLike[str] = OUT) -> TokenStore:
     """The store of ``spec`` at ``out``, generated where it is missing.
 
