@@ -10,6 +10,7 @@ GROUP = "context"
 LETTERS = "abcdefghkmpt"
 PAIRS = 4
 LABELS = "12345678"
+FILLERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def sort(random: Random) -> Question:
@@ -42,7 +43,7 @@ def lookup(random: Random) -> Question:
 
 
 def hidden_map(random: Random) -> Draw:
-    """``map pok: 3``: the label of a word's last letter, by a map that holds for one document and is never told.
+    """``map ok: 3``: the label of a word's last letter, by a map that holds for one document and is never told.
 
     Four letters have four labels, which are the choices, so that without examples nothing is better than a guess; the shots
     of an item have its map (``meta['map']``).
@@ -53,14 +54,14 @@ def hidden_map(random: Random) -> Draw:
 
     def draw(random: Random) -> Question:
         i = random.randrange(PAIRS)
-        word = "".join(random.choices(LETTERS, k=2)) + letters[i]
+        word = random.choice(FILLERS) + letters[i]
         return Question(f"map {word}", tuple(labels), i, key=name, meta={"map": name, "class": i})
 
     return draw
 
 
 SUBJECTS = (
-    Subject("sort", GROUP, "sorting digits", alone(sort)),
-    Subject("lookup", GROUP, "looking up a value", alone(lookup)),
-    Subject("hidden_map", GROUP, "a map shown by examples", hidden_map),
+    Subject("sort", GROUP, "sorting digits", alone(sort), weight=0.75),
+    Subject("lookup", GROUP, "looking up a value", alone(lookup), weight=0.75),
+    Subject("hidden_map", GROUP, "a map shown by examples", hidden_map, weight=1.5),
 )

@@ -21,7 +21,7 @@ def add(random: Random) -> Question:
     b = total - a
     ones = a % 10 + b % 10
     return Question(
-        f"add {a}+{b}", tuple(map(str, sums)), answer, f"{ones} {a // 10 + b // 10 + ones // 10}", 1 + (ones > 9)
+        f"add {a}+{b}", tuple(map(str, sums)), answer, f"{ones:02} {a // 10 + b // 10 + ones // 10:02}", 1 + (ones > 9)
     )
 
 
@@ -46,7 +46,7 @@ def digit_sum(random: Random) -> Question:
 
 
 SUBJECTS = (
-    Subject("add", GROUP, "adding two numbers", alone(add), weight=0.5, cot=0.5),
+    Subject("add", GROUP, "adding two numbers", alone(add), weight=2.0, cot=0.6),
     Subject("mod_add", GROUP, "adding modulo 97", alone(mod_add), weight=0.25),
-    Subject("sum", GROUP, "the last digit of a sum", alone(digit_sum), cot=0.5),
+    Subject("sum", GROUP, "the last digit of a sum", alone(digit_sum), weight=0.75, cot=0.5),
 )
