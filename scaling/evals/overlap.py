@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from scaling.store import TokenStore
 
 N = 13
 CHUNK_TOKENS = 1 << 20
+K = TypeVar("K", bound=Hashable)
 BASE = np.uint64(0x9E3779B97F4A7C15)  # of the polynomial in the hashes of words; odd, so that no word is lost modulo 2^64
 
 
@@ -58,24 +60,31 @@ def overlap(suite: Suite, store: TokenStore, n: int = N, split: str = "train") -
       n: words of a gram.
       split: of the store.
     """
-    whole: dict[tuple[str, str], tuple[int, np.ndarray]] = {}
-    parts: dict[tuple[str, str], tuple[int, np.ndarray]] = {}
-    words: dict[str, int] = {}
+    known: dict[str, int] = {}
+    words = {(t.name, i.id): hash_words(text_of(t, i), known) for t in suite.tasks for i in items_of(t)}
+    ngrams = shared(words, store, n, split)
+    # Who has no n-gram in the text is not there as a whole either.
+    whole = shared({key: words[key] for key in ngrams}, store, None, split)
+    out = []
     for task in suite.tasks:
-        for item in items_of(task):
-            hashes = _words(text_of(task, item), words)
-            for out, length in ((whole, len(hashes)), (parts, min(n, len(hashes)))):
-                out[task.name, item.id] = length, grams(hashes, length)
+        keys = [(task.name, item.id) for item in items_of(task)]
+        exact, some = (tuple(id for name, id in keys if (name, id) in found) for found in (whole, ngrams))
+        out.append(Overlap(task.name, len(keys), exact, some))
+    return out
+
+
+def shared(words: Mapping[K, np.ndarray], store: TokenStore, n: int | None, split: str = "train") -> set[K]:
+    """Which texts, by the hashes of their words, have a run of ``n`` words in ``store``: of all their words for None, or where
+    there are fewer."""
+    runs = {}
+    for key, hashes in words.items():
+        length = len(hashes) if n is None else min(n, len(hashes))
+        runs[key] = length, grams(hashes, length)
     wanted: dict[int, list[np.ndarray]] = {}
-    for length, hashes in (*whole.values(), *parts.values()):
+    for length, hashes in runs.values():
         wanted.setdefault(length, []).append(hashes)
     found = _found({length: np.unique(np.concatenate(hashes)) for length, hashes in wanted.items()}, store, split)
-
-    def hits(task: Task, runs: Mapping[tuple[str, str], tuple[int, np.ndarray]]) -> tuple[str, ...]:
-        each = ((item.id, *runs[task.name, item.id]) for item in items_of(task))
-        return tuple(i for i, length, hashes in each if np.isin(hashes, found[length]).any())
-
-    return [Overlap(task.name, len(items_of(task)), hits(task, whole), hits(task, parts)) for task in suite.tasks]
+    return {key for key, (length, hashes) in runs.items() if np.isin(hashes, found[length]).any()}
 
 
 def items_of(task: Task) -> list[Item]:
@@ -94,7 +103,7 @@ def grams(words: np.ndarray, n: int) -> np.ndarray:
     return out
 
 
-def _words(text: str, known: dict[str, int]) -> np.ndarray:
+def hash_words(text: str, known: dict[str, int]) -> np.ndarray:
     """Hashes of the words of ``text``; ``known`` remembers them."""
     out = []
     for word in text.lower().split():
@@ -108,15 +117,19 @@ def _words(text: str, known: dict[str, int]) -> np.ndarray:
 def _found(wanted: Mapping[int, np.ndarray], store: TokenStore, split: str) -> dict[int, np.ndarray]:
     """Which of the hashes of runs, by their length, are of text in ``store``; no run goes over the end of a document."""
     out: dict[int, list[np.ndarray]] = {n: [] for n in wanted}
+    if not wanted:
+        return {}
     known: dict[str, int] = {}
     with Progress("looking for items in the training text", store.splits[split].tokens, unit="million tokens") as progress:
         for texts, size in _documents(store, split):
             # A word that nothing contains stands between documents.
-            runs = [_words(text, known) for text in texts]
+            runs = [hash_words(text, known) for text in texts]
             gap = np.full(1, 1, np.uint64)
             stream = np.concatenate([part for run in runs for part in (run, gap)])
             for n, hashes in wanted.items():
-                out[n].append(np.intersect1d(grams(stream, n), hashes))
+                places = np.searchsorted(hashes, there := grams(stream, n))
+                places[places == len(hashes)] = 0
+                out[n].append(hashes[np.unique(places[hashes[places] == there])])
             progress.advance(size)
     return {n: np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.uint64) for n, parts in out.items()}
 

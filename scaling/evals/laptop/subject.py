@@ -106,15 +106,15 @@ class Subject:
             return UNUSED
         if sides.pop():
             return TRAIN
-        place = _hashed(f"{self.name}|held out|{question.text}")
+        place = hashed(f"{self.name}|held out|{question.text}")
         return DEV if place < HELD_OUT[DEV] else VAL if place < HELD_OUT[DEV] + HELD_OUT[VAL] else TEST
 
     def trains(self, what: str) -> bool:
         """Whether a text or a key is on the side of training."""
-        return _hashed(f"{self.name}|{what}") < self.train
+        return hashed(f"{self.name}|{what}") < self.train
 
 
-def _hashed(text: str) -> float:
+def hashed(text: str) -> float:
     """A number from 0 to 1, evenly spread, that ``text`` decides."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
 
