@@ -11,12 +11,13 @@ from __future__ import annotations
 import array
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import heapq
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from scaling import cli, markov
 from scaling import tokenizer as tokenizers
 from scaling.building import Progress, make_store, sync, write_record
 from scaling.config import DataConfig
+from scaling.evals import laptop
 from scaling.mixture import Dataset
 from scaling.sources import Advance, DemoSource, Document, FileSource, HubSource, Source, SourceError
 from scaling.store import MODEL, SCHEMA, SPLITS, STORE, Split, StoreError, TokenStore, open_store
@@ -36,7 +38,11 @@ __all__ = [
 ]  # fmt: skip
 
 DEMO_OUT = "tokens/apidocs"
-MARKOV = pathlib.Path(markov.OUT).name
+# Generated stores: name -> how one is made.
+GENERATED: dict[str, Callable[[str | os.PathLike[str]], TokenStore]] = {
+    pathlib.Path(markov.OUT).name: lambda out: markov.build(markov.Spec(), out),
+    **{name: functools.partial(laptop.build, spec) for name, spec in laptop.DEFAULTS.items()},
+}
 
 HOLDOUT = 20  # one document in twenty is for validation
 SPLIT_SALT = "split-v1"
@@ -54,9 +60,9 @@ def split_of(document_id: str, holdout: int = HOLDOUT) -> str:
 
 def is_default(path: str | os.PathLike[str]) -> bool:
     """Whether ``path`` names a store that is built when it is missing: 'apidocs' or 'apidocs-' and something (a vocabulary),
-    the default corpus, and 'markov', the default generated language."""
+    the default corpus, and the generated ones, 'markov', 'laptop' and 'letters'."""
     name = pathlib.Path(path).name
-    return name in ("apidocs", MARKOV) or name.startswith("apidocs-")
+    return name == "apidocs" or name in GENERATED or name.startswith("apidocs-")
 
 
 def load_store(path: str | os.PathLike[str], vocab: str = "bytes") -> TokenStore:
@@ -66,7 +72,8 @@ def load_store(path: str | os.PathLike[str], vocab: str = "bytes") -> TokenStore
       StoreError, SourceError, VocabularyError: each with its remedy.
     """
     if is_default(path) and not (pathlib.Path(path) / STORE).exists():
-        store = markov.build(markov.Spec(), path) if pathlib.Path(path).name == MARKOV else ensure_demo(path, vocab)
+        generate = GENERATED.get(pathlib.Path(path).name)
+        store = generate(path) if generate else ensure_demo(path, vocab)
     else:
         store = open_store(path)
     if store.vocab != vocab:

@@ -1,0 +1,270 @@
+"""Four-way cloze from a corpus's own held-out documents: which word, and which sentence, comes next.  Imports no jax.
+
+``prose_word`` ends a passage before its last content word (LAMBADA: Paperno et al. 2016); its negatives are words of the same
+document with nearly the same length, frequency and ending.  ``prose_sentence`` asks which of four sentences of one document
+follows (HellaSwag: Zellers et al. 2019, whose wrong endings a model wrote; ours are all real, since what a small model writes
+is known by its style alone).
+
+Two filters, both by rank, so that neither is a tell.  An *answer-only* scorer (byte trigrams, the passage unseen) ranks the
+right choice first, second, third and last equally often, which makes its accuracy a quarter by construction.  Of the items
+that a *contextual* n-gram scorer gets right, at most a quarter are kept, and its own favourites are the negatives (adversarial
+filtering with a scorer that no one will train).  No item shares a 13-gram with the training split.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Sequence
+from random import Random
+
+import numpy as np
+
+from scaling.evals import overlap
+from scaling.evals.items import DEV, TEST, VAL, Item, Suite, Task, TaskError, Template
+from scaling.evals.laptop.subject import hashed
+from scaling.store import TokenStore
+
+TEMPLATE = Template(question="{q}", delimiter=" ", separator="\n\n", bare="", strip=False)
+COUNTS = {DEV: 5, VAL: 50, TEST: 500}
+CHOICES = 4
+TRAIN_BYTES = 4_000_000  # that the scorers learn from
+PASSAGE_BYTES = 150  # before the answer, so that an item fits the default context of 192
+WORD = re.compile(r"[a-z]{4,}")
+SENTENCE = re.compile(r"(?<=[.!?]) +(?=[A-Z])")
+ENDINGS = ("ing", "ed", "ly", "es", "s", "er", "al", "ion")
+COMMON = 120  # the most frequent words are no content words
+POOL = 24  # candidates for the negatives of an item
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """An item before its negatives are chosen: of which document, the passage, the right answer and what else it might be."""
+
+    document: int
+    passage: str
+    gold: str
+    others: tuple[str, ...]
+
+
+class Trigrams:
+    """Byte trigrams with two back-offs (stupid backoff: Brants et al. 2007): mean nats per byte of a text after another."""
+
+    def __init__(self, texts: Sequence[str]):
+        data = np.frombuffer("\n".join(texts).encode(), np.uint8).astype(np.int64)
+        self.counts = [np.bincount(data, minlength=256)]
+        code = data
+        for n in (1, 2):
+            code = code[:-1] * 256 + data[n:]
+            self.counts.append(np.bincount(code, minlength=256 ** (n + 1)))
+        self.total = len(data)
+
+    def score(self, text: str, context: str = " ") -> float:
+        """Mean log of the stupid back-off score of each byte of ``text``."""
+        data = (context[-2:] + text).encode()
+        start = len(data) - len(text.encode())
+        total = 0.0
+        for i in range(start, len(data)):
+            for n in (2, 1, 0):
+                if i < n:
+                    continue
+                key = int.from_bytes(data[i - n : i + 1], "big")
+                seen = int(self.counts[n][key])
+                if seen:
+                    whole = int(self.counts[n - 1][key >> 8]) if n else self.total
+                    total += math.log(0.4 ** (2 - n) * seen / whole)
+                    break
+            else:
+                total += math.log(0.4**2 / self.total)
+        return total / max(1, len(data) - start)
+
+
+class Words:
+    """Frequencies of words, and how often one follows another."""
+
+    def __init__(self, texts: Sequence[str]):
+        self.single = collections.Counter[str]()
+        self.pairs = collections.Counter[tuple[str, str]]()
+        for text in texts:
+            run = re.findall(r"[a-z']+", text.lower())
+            self.single.update(run)
+            self.pairs.update(zip(run, run[1:], strict=False))
+        self.common = {w for w, _ in self.single.most_common(COMMON)}
+
+    def octave(self, word: str) -> int:
+        """Of frequency."""
+        return int(math.log2(self.single[word] + 1))
+
+    def context_score(self, passage: str, choice: str) -> float:
+        """How likely a choice is after a passage by pairs of words, and by words that the passage has said already."""
+        before = re.findall(r"[a-z']+", passage.lower())
+        run = [*before[-1:], *re.findall(r"[a-z']+", choice.lower())]
+        pairs = [math.log((self.pairs[p] + 0.1) / (self.single[p[0]] + 10)) for p in zip(run, run[1:], strict=False)]
+        content = [w for w in run[1:] if len(w) > 3]
+        said = sum(w in before for w in content) / max(1, len(content))
+        return sum(pairs) / max(1, len(pairs)) + said
+
+
+@dataclasses.dataclass(frozen=True)
+class Scorers:
+    """Of choices alone, and of choices after a passage."""
+
+    trigrams: Trigrams
+    words: Words
+
+    def answer_only(self, choice: str) -> float:
+        """Higher is likelier."""
+        return self.trigrams.score(choice)
+
+    def contextual(self, passage: str, choice: str) -> float:
+        """Higher is likelier."""
+        return self.words.context_score(passage, choice)
+
+
+def suite(store: TokenStore, counts: dict[str, int] | None = None) -> Suite:
+    """Both tasks, from the validation documents of ``store``, the same for the same store.
+
+    Raises:
+      TaskError: where the documents give too few items.
+    """
+    counts = counts or COUNTS
+    scorers = learn(store)
+    documents = list(_texts(store, "valid"))
+    made = (
+        ("prose_word", "the last word", word_candidates(documents, scorers.words)),
+        ("prose_sentence", "the next sentence", sentence_candidates(documents)),
+    )
+    tasks = [_task(name, about, candidates, scorers, counts, store) for name, about, candidates in made]
+    return Suite("natural", tuple(tasks), f"held-out documents of {store.path.name} ({store.fingerprint})")
+
+
+def learn(store: TokenStore) -> Scorers:
+    """Of training documents spread over the whole split, so that they are of all its sources."""
+    texts = list(_texts(store, "train", TRAIN_BYTES))
+    return Scorers(Trigrams(texts), Words(texts))
+
+
+def _texts(store: TokenStore, split: str, most: int | None = None) -> Iterator[str]:
+    """Documents in order; with ``most``, the beginnings of all of them, about so many tokens together."""
+    tokens, offsets = store.tokens(split), store.offsets(split)
+    part = 1.0 if most is None else min(1.0, most / max(1, len(tokens)))
+    for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        yield store.tokenizer.decode(np.asarray(tokens[start : start + math.ceil(part * (stop - start))]))
+
+
+# ---- candidates
+
+
+def word_candidates(documents: Sequence[str], words: Words) -> Iterator[Candidate]:
+    """The last word of every sentence whose document has other words that could stand there."""
+    for number, text in enumerate(documents):
+        there = sorted({w for w in WORD.findall(text) if w not in words.common and words.single[w]})
+        kinds: dict[tuple[str, int], list[str]] = {}
+        for word in there:
+            kinds.setdefault((_ending(word), len(word)), []).append(word)
+        for line in text.split("\n"):
+            for end in re.finditer(r" ([a-z]{4,})[.!?](?: |$)", line):
+                gold, passage = end[1], _tail(line[: end.start()], PASSAGE_BYTES)
+                if gold in words.common or not words.single[gold] or len(passage.split()) < overlap.N:
+                    continue
+                alike = [w for size in (-1, 0, 1) for w in kinds.get((_ending(gold), len(gold) + size), ())]
+                others = [w for w in alike if w != gold and abs(words.octave(w) - words.octave(gold)) <= 1]
+                yield Candidate(number, passage, gold, _some(passage, others))
+
+
+def sentence_candidates(documents: Sequence[str]) -> Iterator[Candidate]:
+    """Every short sentence that follows another on its line, against sentences of nearly its length from other lines."""
+    for number, text in enumerate(documents):
+        lines = [SENTENCE.split(line) for line in text.split("\n")]
+        short = sorted({s for line in lines for s in line if 24 <= len(s.encode()) <= 60})
+        for line in lines:
+            for before, gold in zip(line, line[1:], strict=False):
+                passage = _tail(before, PASSAGE_BYTES - 30)
+                if not 24 <= len(gold.encode()) <= 60 or len(f"{passage} {gold}".split()) < overlap.N:
+                    continue
+                others = [s for s in short if s not in line and abs(len(s) - len(gold)) <= 0.15 * len(gold)]
+                yield Candidate(number, passage, gold, _some(passage, others))
+
+
+def _ending(word: str) -> str:
+    return next((e for e in ENDINGS if word.endswith(e)), "")
+
+
+def _tail(text: str, size: int) -> str:
+    """The end of ``text``, at most so many bytes, from the beginning of a word on."""
+    text = text.strip()
+    return text if len(text.encode()) <= size else text.encode()[-size:].decode(errors="ignore").partition(" ")[2]
+
+
+def _some(passage: str, others: Sequence[str]) -> tuple[str, ...]:
+    """At most ``POOL`` of the candidates, by a hash."""
+    return tuple(sorted(others, key=lambda o: hashed(f"{passage}|{o}"))[:POOL])
+
+
+# ---- items
+
+
+def _task(
+    name: str, about: str, candidates: Iterator[Candidate], scorers: Scorers, counts: dict[str, int], store: TokenStore
+) -> Task:
+    """The first candidates, by hash, that fill the splits."""
+    by_text = {f"{c.passage} {c.gold}": c for c in candidates if len(c.others) >= CHOICES - 1}
+    known: dict[str, int] = {}
+    dirty = overlap.shared({text: overlap.hash_words(text, known) for text in by_text}, store, overlap.N)
+    clean = sorted((t for t in by_text if t not in dirty), key=lambda t: hashed(f"{name}|{t}"))
+    splits: dict[str, tuple[Item, ...]] = {}
+    places = iter(clean)
+    for split, count in counts.items():
+        splits[split] = tuple(_fill(name, split, count, (by_text[t] for t in places), scorers))
+    return Task(name, about, splits, ("cloze", "generate"), "prose", TEMPLATE, citation=f"held-out text of {store.path.name}")
+
+
+def _fill(name: str, split: str, count: int, candidates: Iterator[Candidate], scorers: Scorers) -> Iterator[Item]:
+    """``count`` items, with as many of every answer-only rank, and at most a quarter that the contextual scorer gets right.
+
+    Raises:
+      TaskError: where the candidates end before.
+    """
+    ranks = [0] * CHOICES
+    right = made = 0
+    for candidate in candidates:
+        if made == count:
+            return
+        options = {r: n for r in range(CHOICES) if (n := _negatives(candidate, r, scorers)) is not None}
+        if not options:
+            continue
+        rank = min(options, key=lambda r: ranks[r])
+        if ranks[rank] >= -(-count // CHOICES):
+            continue
+        negatives = options[rank]
+        best = max(negatives, key=lambda n: scorers.contextual(candidate.passage, n))
+        solved = scorers.contextual(candidate.passage, candidate.gold) > scorers.contextual(candidate.passage, best)
+        if solved and right >= count // CHOICES:
+            continue
+        ranks[rank] += 1
+        right += solved
+        choices = list(negatives)
+        answer = Random(f"{name}|{candidate.passage}").randrange(CHOICES)
+        choices.insert(answer, candidate.gold)
+        meta = {"difficulty": 0 if candidate.gold in candidate.passage else 1, "document": candidate.document}
+        yield Item(f"{split}-{made}", candidate.passage, tuple(choices), answer, meta=meta)
+        made += 1
+    if made < count:
+        raise TaskError(
+            f"{name}: {made} of {count} {split} items; the store's validation split is too small, or shares its text with the "
+            f"training split; build it with a smaller --holdout, or of more text"
+        )
+
+
+def _negatives(candidate: Candidate, rank: int, scorers: Scorers) -> tuple[str, ...] | None:
+    """Three wrong choices of which ``rank`` are likelier than the right one by themselves; of those that qualify, the ones
+    that fit the passage best."""
+    gold = scorers.answer_only(candidate.gold)
+    fit = sorted(candidate.others, key=lambda o: (-scorers.contextual(candidate.passage, o), o))
+    likelier = [o for o in fit if scorers.answer_only(o) > gold]
+    others = [o for o in fit if scorers.answer_only(o) < gold]
+    if len(likelier) < rank or len(others) < CHOICES - 1 - rank:
+        return None
+    return (*likelier[:rank], *others[: CHOICES - 1 - rank])
