@@ -85,6 +85,11 @@ class Task:
         return max(r.n_params for r in self.runs)
 
 
+def asked(path: str | os.PathLike[str]) -> bool:
+    """Whether any member of a sweep folder has been scored on a task."""
+    return any((member.path / EVALS).exists() for member in run_files.members(path))
+
+
 def of_runs(path: str | os.PathLike[str], table: Table) -> list[Task]:
     """The tasks of a sweep folder whose members have evals.jsonl, one for each (suite, task, split, format, shots).
 

@@ -27,7 +27,9 @@ CONTEXT = 192
 def questions() -> dict[str, list[subject.Question]]:
     """1500 training questions of each subject, as its training text draws them."""
     random = Random("gates")
-    return {s.name: [store.of_training(random, s, store.training_world(random, s)) for _ in range(1500)] for s in laptop.SUBJECTS}
+    return {
+        s.name: [store.of_training(random, s, store.training_world(random, s)) for _ in range(1500)] for s in laptop.SUBJECTS
+    }
 
 
 def accuracy(items: Sequence[Item], score: Callable[[Item, str], float]) -> float:
