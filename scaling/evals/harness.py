@@ -1,0 +1,154 @@
+"""The real lm-evaluation-harness runs our models: ``python -m scaling.evals.harness --run … --tasks …``.
+
+It asks and scores by its own rules, of which ours (``scaling.evals``) reproduce the numbers; here it is given the model alone,
+as the three kinds of request that it makes of one.  It finds tasks among its own, and in folders of YAML files
+(``--include-path``); most of its own fetch their data from the Hugging Face hub, files that a task names are read offline.
+
+    python -m scaling.evals.harness --run runs/ladder --tasks lambada_openai,piqa
+    HF_HUB_OFFLINE=1 python -m scaling.evals.harness --run runs/one --include-path my_tasks --tasks mine --num-fewshot 5
+
+The table is printed, and a row with it is appended to ``harness.jsonl`` in each member's folder.  Needs the extra ``harness``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from scaling import cli, runs, units
+from scaling.evals.items import TaskError
+
+if TYPE_CHECKING:
+    from scaling.evals.engine import Engine
+
+RESULTS = "harness.jsonl"
+BOOTSTRAPS = 1000  # resamples for the standard errors of perplexities; accuracies have theirs in closed form
+
+
+def require() -> None:
+    """Raises TaskError, with what to install, where lm-evaluation-harness is not there."""
+    if importlib.util.find_spec("lm_eval") is None:
+        raise TaskError("needs lm-evaluation-harness, which is not installed: pip install 'scalingladder[harness]'")
+
+
+def language_model(engine: Engine) -> Any:
+    """An ``lm_eval.api.model.TemplateLM`` that answers by ``engine``.
+
+    A prompt longer than the context loses its left end, as in the harness's own models.  An empty context is the
+    end-of-document token, as before every document of training.
+
+    Raises:
+      TaskError: where lm-evaluation-harness is not installed; while it runs, for a continuation that is longer than the
+        context, and for a generation that leaves no room for its prompt.
+    """
+    require()
+    from lm_eval.api.model import TemplateLM
+    from lm_eval.models.utils import normalize_gen_kwargs
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+    from scaling.tokenizer import EOS
+
+    context = engine.config.context
+
+    class LadderModel(TemplateLM):
+        """One of our models, as lm-evaluation-harness sees it."""
+
+        eot_token_id = EOS
+
+        def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+            return engine.tokenizer.encode(string).tolist()
+
+        def _loglikelihood_tokens(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+            pairs = [(before, after) for _, before, after in requests]
+            answers = engine.loglikelihoods(pairs)
+            for (texts, _, _), answer in zip(requests, answers, strict=True):
+                self.cache_hook.add_partial("loglikelihood", texts, answer)
+            return answers
+
+        def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+            pairs, owners = [], []
+            for owner, request in enumerate(requests):
+                tokens = self.tok_encode(request.args[0])
+                windows = get_rolling_token_windows(tokens, prefix_token=EOS, max_seq_len=context, context_len=1)
+                for window in windows:
+                    pairs.append(make_disjoint_window(window))
+                    owners.append(owner)
+            sums = [0.0] * len(requests)
+            for owner, (nats, _) in zip(owners, engine.loglikelihoods(pairs), strict=True):
+                sums[owner] += nats
+            return sums
+
+        def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+            raise NotImplementedError
+
+    return LadderModel()
+
+
+def evaluate(
+    engine: Engine,
+    tasks: Sequence[str],
+    *,
+    include_path: str | os.PathLike[str] | None = None,
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+    gen_kwargs: str | None = None,
+) -> dict[str, Any]:
+    """What ``lm_eval.simple_evaluate`` returns for a model of ours, with every sample logged.
+
+    Args:
+      tasks: names of tasks, groups or tags.
+      include_path: a folder of YAML files that is searched before the harness's own tasks.
+      num_fewshot: shots, where a task's file does not say; the harness itself takes 0, also of MMLU.
+      limit: of items of each task.
+      gen_kwargs: for generations, in place of what the tasks say, such as 'max_gen_toks=32,until=;'.
+
+    Raises:
+      TaskError: as ``task_manager`` and ``language_model``.
+    """
+    manager = task_manager(tasks, include_path)
+    from lm_eval import simple_evaluate
+
+    # Its pool of processes for the bootstrap would fork this one, with JAX's threads.
+    os.environ["DISABLE_MULTIPROC"] = "1"
+    return simple_evaluate(
+        language_model(engine),
+        tasks=list(tasks),
+        task_manager=manager,
+        num_fewshot=num_fewshot,
+        limit=limit,
+        gen_kwargs=gen_kwargs,
+        bootstrap_iters=BOOTSTRAPS,
+        torch_random_seed=None,  # else it imports torch to set it
+    )
+
+
+def task_manager(tasks: Sequence[str], include_path: str | os.PathLike[str] | None = None) -> Any:
+    """The harness's index of tasks: that of ``include_path`` where it has them all, else with the harness's own thousands, which
+    take some seconds to read.
+
+    Raises:
+      TaskError: for a name that is in neither, a folder that is missing, or where lm-evaluation-harness is not installed.
+    """
+    require()
+    from lm_eval.tasks import TaskManager
+
+    if include_path is not None:
+        if not pathlib.Path(include_path).is_dir():
+            raise TaskError(f"--include-path {include_path}: no such folder; give one with the harness's YAML files")
+        own = TaskManager(include_path=str(include_path), include_defaults=False)
+        if all(name in own.all_tasks for name in tasks):
+            return own
+    manager = TaskManager(include_path=None if include_path is None else str(include_path))
+    for name in tasks:
+        if name not in manager.all_tasks:
+            where = "" if include_path is None else f" and in {include_path}"
+            raise TaskError(
+                f"--tasks {name!r}: not among lm-evaluation-harness's tasks{where}.{units.did_you_mean(name, manager.all_tasks)}"
+            )
+    return manager
