@@ -55,11 +55,14 @@ class Template:
     """How a task is put in words, for the formats that are not MMLU's own prompt.
 
     ``question`` and ``answer`` are joined as ``question.format(q=…) + delimiter + answer``; shots are joined by ``separator``.
-    ``cot`` holds ``{cot}`` and ends where the answer follows.  ``stop`` ends a generation.
+    ``cot`` holds ``{cot}`` and ends where the answer follows.  ``stop`` ends a generation, but a worked one (``cot``), which
+    may have several lines, ends at ``separator``.
 
     Attributes:
       header: before the first shot, with ``{subject}`` where it is named.
       bare: the context that an answer is scored in without its question (PMI; Brown et al. 2020, 2.4).
+      end: after the answer of a worked example, such as a full stop.
+      strip: questions of outer whitespace, as lm-evaluation-harness does.
     """
 
     question: str = "Question: {q}\nAnswer:"
@@ -69,7 +72,8 @@ class Template:
     stop: tuple[str, ...] = ("\n",)
     header: str = ""
     bare: str = "Answer:"
-    strip: bool = True  # of questions, as lm-evaluation-harness does
+    end: str = ""
+    strip: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +87,7 @@ class Task:
       splits: items by split, ``DEV`` for shots.
       formats: that make sense for it, the primary one first.
       template: of the formats that are not MMLU's own.
+      style: of the ``letter`` format, one of ``prompts.STYLES``.
       seed: None takes the first dev items as shots in their order; a number draws them per item (see ``prompts``).
       citation: paper or repository.
     """
@@ -93,6 +98,7 @@ class Task:
     formats: tuple[str, ...] = FORMATS
     group: str = ""
     template: Template = Template()
+    style: str = "harness"
     seed: int | None = None
     citation: str = ""
 
@@ -106,11 +112,12 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """Tasks that are reported together, in groups."""
+    """Tasks that are reported together, in groups; ``notes`` say in words what was met when they were read."""
 
     name: str
     tasks: tuple[Task, ...]
     citation: str = ""
+    notes: tuple[str, ...] = ()
 
     def groups(self) -> dict[str, tuple[Task, ...]]:
         """Tasks by group, in their order."""
@@ -127,6 +134,7 @@ class Request:
       prefix: header and shots, the same for many items of a task, so that it is encoded once; '' without.
       options: (context after the prefix, continuation) of each choice; one where there is nothing to choose from.
       shots: that are in the prefix, after those that did not fit were dropped.
+      delimiter: with which every continuation starts; not counted in its bytes and characters.
       bare: the context for the unconditional probability of each continuation, '' where nobody asks.
       generate: the context after the prefix from which to generate, '' where nobody asks.
       stop: ends a generation.
@@ -136,6 +144,7 @@ class Request:
     prefix: str
     options: tuple[tuple[str, str], ...]
     shots: int
+    delimiter: str = " "
     bare: str = ""
     generate: str = ""
     stop: tuple[str, ...] = ()
