@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -27,7 +27,10 @@ from scaling import parameterization
 from scaling.config import ModelConfig, model_config, size
 from scaling.presets import preset
 
-__all__ = ["ModelConfig", "Transformer", "apply", "attention", "init", "model_config", "preset", "size"]
+__all__ = [
+    "Cache", "ModelConfig", "Transformer", "apply", "attention", "empty_cache", "extend", "init", "model_config", "prefill",
+    "preset", "resized", "rows_of", "size",
+]  # fmt: skip
 
 FLAT_DRAW = 20_000_000  # parameters
 
@@ -240,6 +243,56 @@ def _stack(c: ModelConfig) -> Any:
     )
 
 
+class Cache(NamedTuple):
+    """Keys and values of the tokens that a model has read, for later tokens to attend to (``prefill``, ``extend``).
+
+    A slot is a place for one token.  All rows of a batch take the same slots at a time; where a row has less to say, some stay
+    empty and are never attended to.  A token's position is the number of filled slots before it in its row.
+
+    Attributes:
+      k_LBGSK, v_LBGSK: stacked by layer, S slots, in the compute dtype, keys after their rotation.
+      filled_BS: bool, the slots that hold a token.
+      used: int32 (), how many slots are taken: the next token goes there.
+    """
+
+    k_LBGSK: Array
+    v_LBGSK: Array
+    filled_BS: Array
+    used: Array
+
+
+def attention_to_cache(
+    q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, past: tuple[Array, Array], *, scale: float, filled_BS: Array, allowed_BTS: Array
+) -> Array:
+    """As ``attention``, of new tokens to each other as ``allowed_BTS`` (S = T) has it, and to the filled slots of a cache.
+
+    Args:
+      past: k_BGSK and v_BGSK of one layer.
+    """
+    (B, T, H, K), G = q_BTHK.shape, k_BTGK.shape[2]
+    q_BGRTK = jnp.moveaxis(q_BTHK.reshape(B, T, G, H // G, K), 1, 3)  # R queries of a token read the same key
+    dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    old_BGRTS = scale * dot("BGRTK,BGSK->BGRTS", q_BGRTK, past[0])
+    new_BGRTS = scale * dot("BGRTK,BSGK->BGRTS", q_BGRTK, k_BTGK)
+    old_BGRTS = jnp.where(filled_BS[:, None, None, None], old_BGRTS, -jnp.inf)
+    new_BGRTS = jnp.where(allowed_BTS[:, None, None], new_BGRTS, -jnp.inf)
+    top_BGRT1 = jnp.maximum(old_BGRTS.max(axis=-1, keepdims=True), new_BGRTS.max(axis=-1, keepdims=True))
+    old_BGRTS, new_BGRTS = jnp.exp(old_BGRTS - top_BGRT1), jnp.exp(new_BGRTS - top_BGRT1)
+    total_BGRT1 = old_BGRTS.sum(axis=-1, keepdims=True) + new_BGRTS.sum(axis=-1, keepdims=True)
+    out_BGRTK = dot("BGRTS,BGSK->BGRTK", old_BGRTS.astype(v_BTGK.dtype), past[1])
+    out_BGRTK += dot("BGRTS,BSGK->BGRTK", new_BGRTS.astype(v_BTGK.dtype), v_BTGK)
+    return jnp.moveaxis(out_BGRTK / total_BGRT1, 3, 1).reshape(B, T, H, K).astype(q_BTHK.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Continuation:
+    """How ``extend`` differs from ``apply``: tokens that go on from earlier ones, and what takes them through the blocks."""
+
+    positions_BT: Array
+    end: int  # no position lies beyond it
+    blocks: Callable[[Array, tuple[Array, Array] | None], Array]
+
+
 class Transformer(_Parts):
     """A decoder-only language model."""
 
@@ -247,21 +300,25 @@ class Transformer(_Parts):
     forms: Forms = PLAIN
 
     @nn.compact
-    def __call__(self, tokens_BT: Array, positions_BT: Array | None = None, allowed_BTS: Array | None = None) -> Array:
+    def __call__(self, tokens_BT: Array, allowed_BTS: Array | None = None, after: _Continuation | None = None) -> Array:
         c = self.config
-        positions = np.arange(tokens_BT.shape[1]) if positions_BT is None else positions_BT
+        positions = np.arange(tokens_BT.shape[1]) if after is None else after.positions_BT
         embedding_VD = self.get("embedding", c.vocab_size, c.width)
         x_BTD = embedding_VD[tokens_BT]
         if c.positions == "learned":
             x_BTD += self.get("positions", c.context, c.width)[positions]
         x_BTD *= parameterization.input_multiplier(c)  # both tables are stored at the same scale
         if c.positions == "sinusoidal":
-            x_BTD += sinusoids(positions, c.width)
+            # Of traced positions as well the angles are computed beforehand, in float64.
+            x_BTD += sinusoids(positions, c.width) if after is None else sinusoids(np.arange(after.end), c.width)[positions]
         x_BTD = self.forms.constrain(x_BTD.astype(c.dtype))
         x_BTD = nn.Dropout(c.dropout, deterministic=self.deterministic)(x_BTD)
         turns = rotary_turns(positions, c.head_size, c.rope_base) if c.positions == "rotary" else None
-        blocks = _stack(c)(c, True, self.deterministic, self.forms, name="blocks")
-        x_BTD, _ = blocks(x_BTD, turns, allowed_BTS)
+        if after is None:
+            blocks = _stack(c)(c, True, self.deterministic, self.forms, name="blocks")
+            x_BTD, _ = blocks(x_BTD, turns, allowed_BTS)
+        else:
+            x_BTD = after.blocks(x_BTD, turns)
         if c.norm_position == "pre":
             x_BTD = Norm(c, name="final_norm")(x_BTD)
         head_DV = embedding_VD.T if c.tied_head else self.get("head", c.width, c.vocab_size)
@@ -289,8 +346,114 @@ def apply(
     """
     module = Transformer(config, deterministic=dropout_key is None, forms=forms)
     rngs = None if dropout_key is None else {"dropout": dropout_key}
-    logits_BTV: Any = module.apply({"params": params}, tokens_BT, None, allowed_BTS, rngs=rngs)
+    logits_BTV: Any = module.apply({"params": params}, tokens_BT, allowed_BTS, rngs=rngs)
     return logits_BTV
+
+
+def empty_cache(config: ModelConfig, batch: int, length: int) -> Cache:
+    """A cache of ``length`` empty slots: ``length`` tokens of each of ``batch`` rows will fit."""
+    shape = config.depth, batch, config.kv_heads, length, config.head_size
+    zeros = jnp.zeros(shape, config.dtype)
+    return Cache(zeros, zeros, jnp.zeros((batch, length), bool), jnp.zeros((), jnp.int32))
+
+
+def rows_of(cache: Cache, rows_B: Array | np.ndarray) -> Cache:
+    """The cache of these rows: ``np.zeros(16, int)`` makes sixteen of the one that a common beginning was read into."""
+    return Cache(cache.k_LBGSK[:, rows_B], cache.v_LBGSK[:, rows_B], cache.filled_BS[rows_B], cache.used)
+
+
+def resized(cache: Cache, length: int) -> Cache:
+    """The same with ``length`` slots: with more empty ones at the end, or without the last ones, which must be empty."""
+    more = max(0, length - cache.filled_BS.shape[1])
+    k, v = (jnp.pad(x, ((0, 0),) * 3 + ((0, more), (0, 0)))[:, :, :, :length] for x in cache[:2])
+    return Cache(k, v, jnp.pad(cache.filled_BS, ((0, 0), (0, more)))[:, :length], cache.used)
+
+
+def prefill(
+    config: ModelConfig,
+    params: Any,
+    tokens_BT: Array,
+    length: int,
+    *,
+    real_BT: Array | None = None,
+    wanted_BN: Array | None = None,
+    forms: Forms = PLAIN,
+) -> tuple[Array, Cache]:
+    """As ``extend`` of an empty cache of ``length`` slots (at least T), without the cost of looking for tokens in it."""
+    empty = empty_cache(config, tokens_BT.shape[0], 0)
+    logits, cache = extend(
+        config, params, tokens_BT, empty, real_BT=real_BT, wanted_BN=wanted_BN, forms=forms
+    )
+    return logits, resized(cache, length)
+
+
+def extend(
+    config: ModelConfig,
+    params: Any,
+    tokens_BT: Array,
+    cache: Cache,
+    *,
+    real_BT: Array | None = None,
+    wanted_BN: Array | None = None,
+    positions_BT: Array | None = None,
+    allowed_BTS: Array | None = None,
+    forms: Forms = PLAIN,
+) -> tuple[Array, Cache]:
+    """Reads tokens that follow those in ``cache``: their logits_BTV, as ``apply`` gives for the whole text, and the cache after.
+
+    The next T slots become theirs.  The caller sees to it that they are there (XLA would write over the last ones) and that
+    learned positions stay below ``config.context``.
+
+    Args:
+      tokens_BT: int32 ids.
+      real_BT: bool, False at padding, which may stand anywhere: later tokens never attend to it, and its logits mean nothing.
+      wanted_BN: of each row the tokens (indices into T) whose logits are wanted; logits_BNV are returned.
+      positions_BT, allowed_BTS: of tokens that do not all follow each other, such as branches of one text: their positions, and
+        which of the new tokens (S = T) each sees, in place of those up to itself.
+      forms: as in ``apply``; attention to what is in a cache has its own form, ``attention_to_cache``.
+    """
+    B, T = tokens_BT.shape
+    slots = cache.filled_BS.shape[1]
+    kept: list[tuple[Array, Array]] = []
+    real = jnp.ones((B, T), bool) if real_BT is None else real_BT
+    if positions_BT is None:
+        before_BT = cache.filled_BS.sum(axis=1, dtype=jnp.int32)[:, None] + jnp.cumsum(real, axis=1, dtype=jnp.int32)
+        positions_BT = before_BT - real
+    # Padding sees itself, since a softmax over nothing is no number, and no number times no weight is still none.
+    if allowed_BTS is None and (real_BT is not None or slots):
+        allowed_BTS = (real[:, None] & np.tri(T, dtype=bool)) | np.eye(T, dtype=bool)
+
+    def attention_in(past: tuple[Array, Array]) -> Callable[..., Array]:
+        def attention(q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, **options: Any) -> Array:
+            kept.append((k_BTGK, v_BTGK))
+            if not slots:
+                return forms.attention(q_BTHK, k_BTGK, v_BTGK, **options)
+            options = {"scale": options["scale"], "filled_BS": cache.filled_BS, "allowed_BTS": options["allowed_BTS"]}
+            return attention_to_cache(q_BTHK, k_BTGK, v_BTGK, past, **options)
+
+        return attention
+
+    def blocks(x_BTD: Array, turns: tuple[Array, Array] | None) -> Array:
+        def one(x_BTD: Array, layer: Any) -> tuple[Array, tuple[Array, Array]]:
+            weights, *past = layer
+            block = Block(config, True, True, dataclasses.replace(forms, attention=attention_in(past)))
+            x_BTD, _ = block.apply({"params": weights}, x_BTD, turns, allowed_BTS)
+            return x_BTD, kept.pop()
+
+        unroll = config.depth if config.layers == "unroll" else 1
+        x_BTD, new = jax.lax.scan(one, x_BTD, (params["blocks"], cache.k_LBGSK, cache.v_LBGSK), unroll=unroll)
+        kept.append(new)
+        return x_BTD if wanted_BN is None else jnp.take_along_axis(x_BTD, wanted_BN[..., None], axis=1)
+
+    after = _Continuation(positions_BT, slots + T, blocks)
+    logits: Any = Transformer(config, forms=forms).apply({"params": params}, tokens_BT, None, after)
+    k_LBGTK, v_LBGTK = (jnp.swapaxes(x, 2, 3) for x in kept.pop())
+    if not slots:
+        return logits, Cache(k_LBGTK, v_LBGTK, real, cache.used + T)
+    at = (0, 0, 0, cache.used, 0)
+    k, v = (jax.lax.dynamic_update_slice(*x, at) for x in ((cache.k_LBGSK, k_LBGTK), (cache.v_LBGSK, v_LBGTK)))
+    filled_BS = jax.lax.dynamic_update_slice(cache.filled_BS, real, (0, cache.used))
+    return logits, Cache(k, v, filled_BS, cache.used + T)
 
 
 @functools.lru_cache(maxsize=32)
