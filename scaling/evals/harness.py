@@ -21,6 +21,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from scaling import cli, runs, units
 from scaling.evals.items import TaskError
 
@@ -51,6 +53,7 @@ def language_model(engine: Engine) -> Any:
     from lm_eval.api.model import TemplateLM
     from lm_eval.models.utils import normalize_gen_kwargs
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+    from tqdm import tqdm
 
     from scaling.tokenizer import EOS
 
@@ -65,11 +68,18 @@ def language_model(engine: Engine) -> Any:
             return engine.tokenizer.encode(string).tolist()
 
         def _loglikelihood_tokens(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-            pairs = [(before, after) for _, before, after in requests]
-            answers = engine.loglikelihoods(pairs)
+            answers = self.answers([(before, after) for _, before, after in requests], disable_tqdm)
             for (texts, _, _), answer in zip(requests, answers, strict=True):
                 self.cache_hook.add_partial("loglikelihood", texts, answer)
             return answers
+
+        def answers(self, pairs: Sequence[tuple[list[int], list[int]]], disable_tqdm: bool) -> list[tuple[float, bool]]:
+            arrays = [(np.array(before, np.int32), np.array(after, np.int32)) for before, after in pairs]
+            with tqdm(total=len(pairs), desc="log-likelihoods", disable=disable_tqdm) as bar:
+                try:
+                    return engine.loglikelihoods(arrays, advance=bar.update)
+                except ValueError as error:
+                    raise TaskError(f"a request of the harness cannot be scored: {error}") from None
 
         def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
             pairs, owners = [], []
@@ -80,7 +90,7 @@ def language_model(engine: Engine) -> Any:
                     pairs.append(make_disjoint_window(window))
                     owners.append(owner)
             sums = [0.0] * len(requests)
-            for owner, (nats, _) in zip(owners, engine.loglikelihoods(pairs), strict=True):
+            for owner, (nats, _) in zip(owners, self.answers(pairs, disable_tqdm), strict=True):
                 sums[owner] += nats
             return sums
 
