@@ -29,7 +29,7 @@ _SUBJECTS = {
 }  # fmt: skip
 
 HARNESS: Mapping[str, str] = {subject: group for group, names in _SUBJECTS.items() for subject in names.split()}
-HENDRYCKS: Mapping[str, str] = HARNESS | {"anatomy": OTHER}
+HENDRYCKS: Mapping[str, str] = {**HARNESS, "anatomy": OTHER}
 MAPS = {"harness": HARNESS, "hendrycks": HENDRYCKS}
 SUBJECTS = tuple(sorted(HARNESS))
 

@@ -73,19 +73,23 @@ def load_folder(
         raise TaskError(f"layout {layout!r}; choose of {', '.join(LAYOUTS)}.{units.did_you_mean(layout, LAYOUTS)}")
     if not root.exists():
         raise TaskError(f"{root}: no such file or folder")
-    reads = []
-    for file in _files(root, layout):
-        name, split = _name_and_split(file, root)
-        if not only or name in only or name == "all":
-            reads.append(Read(name, split, list(_rows(file, layout))))
-    name = root.resolve().name if root.is_dir() else root.stem
-    return suite_of(name if name != "data" else root.resolve().parent.name, reads, only, groups, _cot_prompts(root))
+    files = [(file, *_name_and_split(file, root)) for file in _files(root, layout)]
+    named = {name for _, name, _ in files} & set(only)  # none of them where a column names the subjects
+    reads = [Read(name, split, list(_rows(file, layout))) for file, name, split in files if name in named or not named]
+    title = root.resolve().name if root.is_dir() else root.stem
+    title = root.resolve().parent.name if title == "data" else title
+    return suite_of(title, reads, only, groups, _cot_prompts(root), sorted({name for _, name, _ in files}))
 
 
 def suite_of(
-    name: str, reads: Sequence[Read], only: Sequence[str] = (), groups: str = "harness", cot: Mapping[str, pathlib.Path] = {}
+    name: str,
+    reads: Sequence[Read],
+    only: Sequence[str] = (),
+    groups: str = "harness",
+    cot: Mapping[str, pathlib.Path] | None = None,
+    names: Sequence[str] = (),
 ) -> Suite:
-    """A suite of what was read; ``cot`` are files of worked shots by task.
+    """A suite of what was read; ``cot`` are files of worked shots by task, ``names`` those of all tasks there are.
 
     Raises:
       TaskError: as ``load_folder``.
@@ -98,7 +102,7 @@ def suite_of(
             if not only or task in only:
                 tables.setdefault(task, {}).setdefault(read.split, []).append((place, row))
     if absent := [n for n in only if n not in tables]:
-        there = sorted(tables) or sorted({r.task for r in reads})
+        there = sorted({*tables, *names} or {r.task for r in reads})
         raise TaskError(f"{name}: no task {absent[0]!r}; it has {_some(there)}.{units.did_you_mean(absent[0], there)}")
     if not tables:
         raise TaskError(f"{name}: there are no items")
@@ -107,7 +111,7 @@ def suite_of(
         _check_subjects(name, tables, only)
     mapped = mmlu_groups.map_of(groups)
     notes: list[str] = []
-    tasks = tuple(_task(t, tables[t], mapped, cot.get(t), notes) for t in sorted(tables))
+    tasks = tuple(_task(t, tables[t], mapped, (cot or {}).get(t), notes) for t in sorted(tables))
     is_mmlu = any(t.name in mapped for t in tasks)
     return Suite(name, tasks, MMLU_CITATION if is_mmlu else "", (*notes, *_notes(tasks)))
 
@@ -178,9 +182,8 @@ def _parsed(file: pathlib.Path, layout: str | None) -> Iterator[tuple[int, Any]]
             raise TaskError(f"{file}: holds neither a list nor 'examples'; BIG-bench-hard's files do")
         yield from enumerate(listed, 1)
     else:
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                yield number, _json(line, Place(str(file), number))
+        lines = text.split("\n")  # not splitlines: U+2028 may stand in a text
+        yield from ((n, _json(line, Place(str(file), n))) for n, line in enumerate(lines, 1) if line.strip())
 
 
 def _json(text: str, place: Place) -> Any:
@@ -193,7 +196,8 @@ def _json(text: str, place: Place) -> Any:
 def _csv(file: pathlib.Path, text: str, layout: str | None) -> Iterator[tuple[int, Row]]:
     """Cells are text as they stand, "None" and "NA" too."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    number, header = 0, _HEADERLESS
+    number = 0
+    header: tuple[str, ...] = _HEADERLESS
     try:
         for cells in reader:
             if not number and layout != "mmlu-csv" and "question" in cells and "answer" in cells:
@@ -251,9 +255,9 @@ def _task(
     notes: list[str],
 ) -> Task:
     """A task of its rows by split."""
-    first = next(iter(table.values()))[0]
-    kind = rows.kind_of(first[1], first[0])
-    splits = {s: tuple(_items(kind, found, s)) for s, found in table.items()}
+    kinds = {s: rows.kind_of(found[0][1], found[0][0]) for s, found in table.items()}
+    kind = kinds.get(TEST) or next(iter(kinds.values()))
+    splits = {s: tuple(_items(kinds[s], found, s)) for s, found in table.items()}
     template, formats, seed = kind.template, kind.formats, None
     if kind is rows.BIG_BENCH_HARD and cot is not None:
         template, splits[DEV] = _worked_shots(cot, template)
@@ -264,11 +268,12 @@ def _task(
     if DEV not in splits and TRAIN in splits:
         splits[DEV] = splits[TRAIN]
     splits.pop(TRAIN, None)
-    if DEV not in splits and name not in groups:
-        splits[DEV], seed = splits[TEST], CORE_SEED
     if TEST not in splits:
-        raise TaskError(f"{first[0].file}: {name} has no test items (it has {', '.join(splits)}); bring a test file")
+        file = next(iter(table.values()))[0][0].file
+        raise TaskError(f"{file}: {name} has no test items (it has {', '.join(splits)}); bring a test file")
     items = splits[TEST]
+    if DEV not in splits and kind.name != rows.MMLU.name:
+        splits[DEV], seed = items, CORE_SEED
     template = _delimited(template, items)
     if all(i.choices == tuple(LETTERS[: len(i.choices)]) for i in items):  # the question lists the choices itself
         formats = tuple(f for f in formats if f != "letter")

@@ -63,6 +63,8 @@ def of(scored: Sequence[Scored], format: str, task: Task, encode: Encode = str.e
       TaskError: where there is nothing scored, or a log-likelihood is not a number.
     """
     columns = values(scored, format, task, encode)
+    if not columns:
+        raise TaskError(f"{task.name}: {format} was scored with neither log-likelihoods nor generated text")
     names = [n for n in columns if n not in BINARY]
     found = {n: _binary(columns[n]) for n in columns if n in BINARY}
     table_IM = np.stack([columns[n] for n in names], axis=1)

@@ -51,31 +51,7 @@ def request(task: Task, item: Item, format: str, shots: int) -> Request:
     Raises:
       TaskError: where the item cannot be asked in this format, or has too few dev items for its shots.
     """
-    _check_item(task, item, format)
-    chosen = shots_of(task, item, shots)
-    for shot in chosen:
-        _check_item(task, shot, format, worked=True)
-    template = task.template
-    prefix = _header(task, format) + "".join(_context(task, s, format, s.answer) + _answer(task, s, format) for s in chosen)
-    if format == "letter":
-        continuations = [f" {letter}" for letter in LETTERS[: len(item.choices)]]
-        options = tuple((_context(task, item, format), c) for c in continuations)
-        return Request(item, prefix, options, shots)
-    delimiter = template.delimiter
-    if format == "cloze":
-        if item.contexts:
-            options = tuple((_context(task, item, format, i), delimiter + item.gold) for i in range(len(item.contexts)))
-            return Request(item, prefix, options, shots, delimiter)
-        options = tuple((_context(task, item, format), delimiter + c) for c in item.choices or (item.gold,))
-        return Request(item, prefix, options, shots, delimiter, bare=template.bare if item.choices else "")
-    context = _context(task, item, format)
-    options = ((context, delimiter + _worked(template, item, format)),)
-    if format == "generate":
-        return Request(item, prefix, options, shots, delimiter, generate=context, stop=template.stop)
-    opening = delimiter + template.cot.partition("{cot}")[0]
-    return Request(
-        item, prefix, options, shots, delimiter, generate=(context + opening).rstrip(" "), stop=(template.separator,)
-    )
+    return _request(task, item, format, shots, {})
 
 
 def requests(task: Task, format: str, shots: int, split: str = TEST, limit: int | None = None) -> list[Request]:
@@ -88,7 +64,8 @@ def requests(task: Task, format: str, shots: int, split: str = TEST, limit: int 
     if not items:
         there = ", ".join(f"{name} ({len(i)})" for name, i in task.splits.items() if i) or "none"
         raise TaskError(f"{task.name}: no items in split {split!r}; it has: {there}")
-    return [request(task, item, format, shots) for item in items[:limit]]
+    prefixes: dict[tuple[str, ...], str] = {}
+    return [_request(task, item, format, shots, prefixes) for item in items[:limit]]
 
 
 def shots_of(task: Task, item: Item, shots: int) -> tuple[Item, ...]:
@@ -118,6 +95,38 @@ def shots_of(task: Task, item: Item, shots: int) -> tuple[Item, ...]:
 
 
 # ---- the parts of a prompt
+
+
+def _request(task: Task, item: Item, format: str, shots: int, prefixes: dict[tuple[str, ...], str]) -> Request:
+    """As ``request``; ``prefixes``, by the ids of their shots, are shared by items of one task and format."""
+    _check_item(task, item, format)
+    chosen = shots_of(task, item, shots)
+    key = tuple(s.id for s in chosen)
+    if key not in prefixes:
+        for shot in chosen:
+            _check_item(task, shot, format, worked=True)
+        examples = [_context(task, s, format, s.answer) + _answer(task, s, format) for s in chosen]
+        prefixes[key] = _header(task, format) + "".join(examples)
+    prefix, template = prefixes[key], task.template
+    if format == "letter":
+        continuations = [f" {letter}" for letter in LETTERS[: len(item.choices)]]
+        options = tuple((_context(task, item, format), c) for c in continuations)
+        return Request(item, prefix, options, shots)
+    delimiter = template.delimiter
+    if format == "cloze":
+        if item.contexts:
+            options = tuple((_context(task, item, format, i), delimiter + item.gold) for i in range(len(item.contexts)))
+            return Request(item, prefix, options, shots, delimiter)
+        options = tuple((_context(task, item, format), delimiter + c) for c in item.choices or (item.gold,))
+        return Request(item, prefix, options, shots, delimiter, bare=template.bare if item.choices else "")
+    context = _context(task, item, format)
+    options = ((context, delimiter + _worked(template, item, format)),)
+    if format == "generate":
+        return Request(item, prefix, options, shots, delimiter, generate=context, stop=template.stop)
+    opening = delimiter + template.cot.partition("{cot}")[0]
+    return Request(
+        item, prefix, options, shots, delimiter, generate=(context + opening).rstrip(" "), stop=(template.separator,)
+    )
 
 
 def _header(task: Task, format: str) -> str:
