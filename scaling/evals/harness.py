@@ -113,52 +113,53 @@ def evaluate(
 
     Args:
       tasks: names of tasks, groups or tags.
-      include_path: a folder of YAML files that is searched before the harness's own tasks.
-      num_fewshot: shots, where a task's file does not say; the harness itself takes 0, also of MMLU.
+      include_path: a folder of YAML files, to look for them there instead of among the harness's own.
+      num_fewshot: shots, of tasks that do not set them to 0 themselves; where nobody says, the harness takes 0, also of MMLU.
       limit: of items of each task.
-      gen_kwargs: for generations, in place of what the tasks say, such as 'max_gen_toks=32,until=;'.
+      gen_kwargs: for generations, over what the tasks say, such as 'max_gen_toks=32'.
 
     Raises:
-      TaskError: as ``task_manager`` and ``language_model``.
+      TaskError: as ``task_manager`` and ``language_model``, and where a task's data cannot be loaded.
     """
     manager = task_manager(tasks, include_path)
     from lm_eval import simple_evaluate
 
-    # Its pool of processes for the bootstrap would fork this one, with JAX's threads.
-    os.environ["DISABLE_MULTIPROC"] = "1"
-    return simple_evaluate(
-        language_model(engine),
-        tasks=list(tasks),
-        task_manager=manager,
-        num_fewshot=num_fewshot,
-        limit=limit,
-        gen_kwargs=gen_kwargs,
-        bootstrap_iters=BOOTSTRAPS,
-        torch_random_seed=None,  # else it imports torch to set it
-    )
+    os.environ["DISABLE_MULTIPROC"] = "1"  # its bootstrap in processes would fork this one, with JAX's threads
+    try:
+        return simple_evaluate(
+            language_model(engine),
+            tasks=list(tasks),
+            task_manager=manager,
+            num_fewshot=num_fewshot,
+            limit=limit,
+            gen_kwargs=gen_kwargs,
+            bootstrap_iters=BOOTSTRAPS,
+            torch_random_seed=None,  # else it imports torch to set it
+        )
+    except OSError as error:  # of ``datasets``: offline, no such dataset, no such file
+        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise TaskError(
+            f"--tasks {','.join(tasks)}: data cannot be loaded ({why:.300}); most of the harness's tasks fetch theirs from the "
+            f"Hugging Face hub, one in --include-path can name files in dataset_kwargs"
+        ) from None
 
 
 def task_manager(tasks: Sequence[str], include_path: str | os.PathLike[str] | None = None) -> Any:
-    """The harness's index of tasks: that of ``include_path`` where it has them all, else with the harness's own thousands, which
-    take some seconds to read.
+    """The harness's index of the tasks in ``include_path``, by default of its own thousands, which takes some seconds to read.
 
     Raises:
-      TaskError: for a name that is in neither, a folder that is missing, or where lm-evaluation-harness is not installed.
+      TaskError: for a name that is not there, a folder that is missing, or where lm-evaluation-harness is not installed.
     """
     require()
     from lm_eval.tasks import TaskManager
 
-    if include_path is not None:
-        if not pathlib.Path(include_path).is_dir():
-            raise TaskError(f"--include-path {include_path}: no such folder; give one with the harness's YAML files")
-        own = TaskManager(include_path=str(include_path), include_defaults=False)
-        if all(name in own.all_tasks for name in tasks):
-            return own
-    manager = TaskManager(include_path=None if include_path is None else str(include_path))
+    if include_path is not None and not pathlib.Path(include_path).is_dir():
+        raise TaskError(f"--include-path {include_path}: no such folder; give one with YAML files of the harness")
+    manager = TaskManager(include_path=include_path and str(include_path), include_defaults=include_path is None)
+    known = manager.all_tasks
     for name in tasks:
-        if name not in manager.all_tasks:
-            where = "" if include_path is None else f" and in {include_path}"
-            raise TaskError(
-                f"--tasks {name!r}: not among lm-evaluation-harness's tasks{where}.{units.did_you_mean(name, manager.all_tasks)}"
-            )
+        if name not in known:
+            where = include_path or "lm-evaluation-harness's own"
+            some = f"there are {', '.join(known[:20])}" if len(known) <= 20 else f"there are {len(known)}"
+            raise TaskError(f"--tasks {name}: not among the tasks of {where}; {some}.{units.did_you_mean(name, known)}")
     return manager
