@@ -268,3 +268,19 @@ def test_folders_that_are_no_benchmark_are_told(tmp_path):
         prompts.check(layouts.load_folder(tmp_path, "mmlu-csv", only=ONLY).tasks[0], "letter", 1)
     with pytest.raises(TaskError, match=r"no suite or folder 'laptopp'.*Did you mean .laptop.*hf:NAME"):
         suites.find("laptopp")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"x\n-----\nDo.\n\nQ: a\nA: b.", r"t.txt: example 1: 'a\\nA: b.' is not 'Q: "),
+        (b"x\n-----\nDo.", r"t.txt: no example 'Q: "),
+    ],
+)
+def test_worked_shots_that_are_written_otherwise_are_told(tmp_path, content, told):
+    """Fails when BIG-bench-hard's worked shots are read halfway, or left out in silence."""
+    (tmp_path / "cot-prompts").mkdir()
+    (tmp_path / "cot-prompts" / "t.txt").write_bytes(content)
+    (tmp_path / "t.json").write_text(json.dumps({"examples": [{"input": "q", "target": "a"}]}))
+    with pytest.raises(TaskError, match=told):
+        layouts.load_folder(tmp_path)
