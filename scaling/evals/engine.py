@@ -168,6 +168,10 @@ class Engine:
             advance(sum(len(np.unique(row.owner)) for row in rows))
         return [(float(nats[i]), bool(greedy[i])) for i in which]
 
+    def encode(self, text: str) -> list[int]:
+        """Ids of ``text``."""
+        return [int(i) for i in self.tokenizer.encode(text)]
+
     def _results(self, sequences: Sequence[Asked]) -> Iterator[tuple[list[Row], np.ndarray, np.ndarray]]:
         """Rows with their queries' answers, a batch at a time; the host reads one batch behind what is computed."""
         pending: Any = None

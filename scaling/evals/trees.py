@@ -10,6 +10,7 @@ tokens) are no branches at all, and one forward of the trunk has all their logit
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -114,7 +115,7 @@ def prefixes(keys: Sequence[Ids], least: int) -> list[tuple[int, list[int]]]:
       (length of the prefix, indices of its keys); those of length 0 share nothing, and come first.
     """
     order = sorted(range(len(keys)), key=lambda i: keys[i].astype(">u4").tobytes())
-    shared = np.array([common(keys[a], keys[b]) for a, b in zip(order, order[1:], strict=False)], np.int64)
+    shared = np.array([common(keys[a], keys[b]) for a, b in itertools.pairwise(order)], np.int64)
 
     def best(low: int, high: int) -> tuple[int, list[tuple[int, int, int]]]:
         """Tokens saved among order[low : high], and the segments (length, low, high) that save them."""
@@ -126,7 +127,7 @@ def prefixes(keys: Sequence[Ids], least: int) -> list[tuple[int, list[int]]]:
         if (between == length).all():
             return (whole, [(length, low, high)]) if whole >= least else (0, [])
         ends = [low, *(low + 1 + np.flatnonzero(between == length)).tolist(), high]
-        parts = [best(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+        parts = [best(a, b) for a, b in itertools.pairwise(ends)]
         apart = sum(saved for saved, _ in parts)
         if whole >= max(apart, least):
             return whole, [(length, low, high)]
