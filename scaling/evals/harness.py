@@ -18,13 +18,17 @@ import json
 import os
 import pathlib
 import sys
+import time
 from collections.abc import Sequence
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scaling import cli, runs, units
 from scaling.evals.items import TaskError
+from scaling.store import StoreError
+from scaling.tokenizer import EOS, VocabularyError
 
 if TYPE_CHECKING:
     from scaling.evals.engine import Engine
@@ -54,8 +58,6 @@ def language_model(engine: Engine) -> Any:
     from lm_eval.models.utils import normalize_gen_kwargs
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
     from tqdm import tqdm
-
-    from scaling.tokenizer import EOS
 
     context = engine.config.context
 
@@ -163,3 +165,66 @@ def task_manager(tasks: Sequence[str], include_path: str | os.PathLike[str] | No
             some = f"there are {', '.join(known[:20])}" if len(known) <= 20 else f"there are {len(known)}"
             raise TaskError(f"--tasks {name}: not among the tasks of {where}; {some}.{units.did_you_mean(name, known)}")
     return manager
+
+
+# ---- the command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; see the module's docstring."""
+    return cli.guarded(lambda: _run(_parser().parse_args(argv)), TaskError, StoreError, VocabularyError)
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
+        prog="python -m scaling.evals.harness",
+        description="Runs lm-evaluation-harness on trained members.",
+        epilog="examples:\n"
+        "  python -m scaling.evals.harness --run runs/ladder --tasks lambada_openai,piqa\n"
+        "  python -m scaling.evals.harness --run runs/one --include-path my_tasks --tasks mine --num-fewshot 5",
+    )
+    parser.add_argument("--run", required=True, help="a member's folder, or a sweep's, of which every member is scored")
+    parser.add_argument("--step", type=int, metavar="N", help="of which checkpoint (default: the newest)")
+    parser.add_argument("--tasks", type=_words, required=True, metavar="A,B", help="tasks, groups and tags of the harness")
+    parser.add_argument("--include-path", metavar="FOLDER", help="of YAML files to find tasks in, instead of the harness's own")
+    parser.add_argument("--num-fewshot", type=int, metavar="N", help="shots (default: as each task says, else 0)")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N items of each task")
+    parser.add_argument("--gen-kwargs", metavar="A=B", help="for generations, over what tasks say: max_gen_toks=32")
+    return parser
+
+
+def _words(text: str) -> list[str]:
+    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+def _run(args: argparse.Namespace) -> int:
+    members = runs.members(args.run)
+    task_manager(args.tasks, args.include_path)  # so that a wrong name is told before a model is loaded
+    from lm_eval.utils import make_table
+
+    from scaling.evals.engine import Engine
+    from scaling.members import open_member
+    from scaling.train import set_up_jax
+
+    for member in members:
+        opened = open_member(member.path, args.step)
+        set_up_jax(opened.config.machine)
+        results = evaluate(
+            Engine(opened.config.model, opened.params, opened.tokenizer),
+            args.tasks,
+            include_path=args.include_path,
+            num_fewshot=args.num_fewshot,
+            limit=args.limit,
+            gen_kwargs=args.gen_kwargs,
+        )
+        told = {key: results[key] for key in ("results", "groups", "versions", "n-shot", "n-samples") if key in results}
+        position = {"step": opened.step, "tokens": opened.tokens, "flops": opened.flops}
+        version = {"lm_eval": metadata.version("lm_eval"), "limit": args.limit, "at": time.time()}
+        runs.append_jsonl(member.path / RESULTS, json.loads(json.dumps(position | version | told, default=str)))
+        print(f"{member.id} step {opened.step:,}\n{make_table(results)}")
+        print(f"{make_table(results, 'groups')}\n" * ("groups" in results) + str(member.path / RESULTS), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,9 +2,9 @@
 
 import csv
 import dataclasses
-import functools
 import math
 import pathlib
+import string
 import sys
 from typing import Any
 
@@ -18,7 +18,7 @@ from scaling import model
 from scaling.config import model_config
 from scaling.evals import engine, harness, layouts, metrics, prompts, scoring
 from scaling.evals.items import TEST, Item, Task, TaskError, Template
-from scaling.tokenizer import EOS, ByteTokenizer
+from scaling.tokenizer import EOS, SPECIALS, ByteTokenizer
 
 MMLU = pathlib.Path(__file__).parents[3] / "shared" / "data" / "evals" / "mmlu_hf_csv"
 # How many of their items: unequal, so that micro is not macro; with 5 shots the prompts of the second are longer than CONTEXT.
@@ -29,22 +29,61 @@ TEXTS = (
     {"text": "the loss of a model falls with its", "last": " size"},
     {"text": "größer ist besser, sagt man; " * 120 + "sagt", "last": " man"},
 )
+ROOM = 8  # tokens to generate
+
+
+class Plain:
+    """A model as it is written: no cache, no prefix, no branches."""
+
+    def __init__(self, of: engine.Engine):
+        self.apply = jax.jit(lambda ids: jax.nn.log_softmax(model.apply(of.config, of.params, ids[None]))[0])
+        self.tokenizer = of.tokenizer
+
+    def log_p_TV(self, ids: list[int]) -> np.ndarray:
+        """Of what follows each of ``ids``; a causal model does not see the padding behind them."""
+        return np.asarray(self.apply(np.pad(np.array(ids, np.int32), (0, CONTEXT - len(ids)))))[: len(ids)]
+
+    def answer(self, ids: list[int], last: int) -> tuple[float, bool]:
+        """(nats, whether greedy decoding gives them) of the ``last`` tokens together."""
+        log_p_TV, targets = self.log_p_TV(ids[:-1])[-last:], np.array(ids[-last:])
+        return float(log_p_TV[np.arange(last), targets].sum(dtype=np.float64)), bool((log_p_TV.argmax(1) == targets).all())
+
+    def goes_on(self, text: str) -> str:
+        """``ROOM`` tokens, each the likeliest."""
+        ids = [EOS, *self.tokenizer.encode(text).tolist()][-(CONTEXT - ROOM) :]
+        for _ in range(ROOM):
+            ids.append(int(self.log_p_TV(ids)[-1].argmax()))
+        return self.tokenizer.decode(ids[-ROOM:])
 
 
 @pytest.fixture(scope="module")
 def small() -> engine.Engine:
-    """A model that is drawn so wide that its answers depend on what it reads."""
+    """A model that is drawn so wide that its answers depend on what it reads, and whose likeliest tokens are ASCII letters."""
     harness_tasks.evaluator()
     config = model_config(context=CONTEXT, **SHAPE)
-    return engine.Engine(config, tiny.wide_params(config, std=0.5), ByteTokenizer())
+    params = tiny.wide_params(config)
+    letters = np.frombuffer(string.ascii_letters.encode(), np.uint8) + SPECIALS
+    params["head"] *= np.isin(np.arange(260), letters)
+    return engine.Engine(config, params, ByteTokenizer())
 
 
 @pytest.fixture(scope="module")
-def results(small: engine.Engine, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def plain(small: engine.Engine) -> Plain:
+    return Plain(small)
+
+
+@pytest.fixture(scope="module")
+def texts(plain: Plain) -> list[dict[str, str]]:
+    """And one that goes on as the model does, and so is greedy."""
+    return [*TEXTS, {"text": "Answer:", "last": plain.goes_on("Answer:")}]
+
+
+@pytest.fixture(scope="module")
+def results(small: engine.Engine, texts: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the harness found, in one run over tasks of every kind."""
     folder = tmp_path_factory.mktemp("tasks")
     harness_tasks.write_task(
-        folder, "last_words", TEXTS, output_type="loglikelihood", doc_to_text="{{text}}", doc_to_target="{{last}}",
+        folder, "last_words", texts, output_type="loglikelihood", doc_to_text="{{text}}", doc_to_target="{{last}}",
         target_delimiter="", metric_list=[{"metric": "perplexity"}, {"metric": "acc"}],
     )  # fmt: skip
     harness_tasks.write_task(
@@ -89,11 +128,11 @@ def test_mmlu_agrees_item_by_item_and_in_sum(small, results, mmlu, shots):
     found = {}
     for subject, task in mmlu.items():
         theirs = results["results"][f"mmlu{shots}_{subject}"]
-        requests = prompts.requests(task, "letter", shots)
-        scored = scoring.score(small, requests, fit="left_truncate")
+        scored = scoring.score(small, task, task.splits[TEST], "letter", shots, fit="left_truncate").scored
         lls_IC = np.array([s.loglikelihoods for s in scored])
         np.testing.assert_allclose(lls_IC, loglikelihoods(results, f"mmlu{shots}_{subject}"), atol=1e-5, rtol=0)
-        too_long = [len((r.prefix + r.options[0][0]).encode()) + 2 > CONTEXT for r in requests]  # and a begin and a blank
+        asked = [r.prefix + r.options[0][0] for r in prompts.requests(task, "letter", shots)]
+        too_long = [len(text.encode()) + 2 > CONTEXT for text in asked]  # with the token that it begins with, and a blank
         assert [s.truncated for s in scored] == too_long
         found[subject] = metrics.of(scored, "letter", task)
         assert found[subject]["acc"].value == theirs["acc,none"]
@@ -106,37 +145,24 @@ def test_mmlu_agrees_item_by_item_and_in_sum(small, results, mmlu, shots):
     assert micro.stderr == pytest.approx(group["acc_stderr,none"], rel=1e-12)
 
 
-@pytest.fixture(scope="module")
-def plainly(small: engine.Engine) -> Any:
-    """The model as it is written: (nats, greedy) of the ``last`` tokens of ``ids`` together."""
-    apply = jax.jit(functools.partial(model.apply, small.config))
-
-    def answer(ids: list[int], last: int) -> tuple[float, bool]:
-        padded = np.zeros((1, CONTEXT), np.int32)
-        padded[0, : len(ids) - 1] = ids[:-1]
-        log_p_TV = np.asarray(jax.nn.log_softmax(apply(small.params, padded)[0]))[len(ids) - 1 - last : len(ids) - 1]
-        nats = log_p_TV[np.arange(last), ids[-last:]].sum(dtype=np.float64)
-        return float(nats), bool((log_p_TV.argmax(1) == ids[-last:]).all())
-
-    return answer
-
-
-def test_continuations_agree_with_the_plain_model_and_with_ours(small, results, plainly):
+def test_continuations_agree_with_the_plain_model_and_with_ours(small, plain, texts, results):
     """Fails when the adapter scores other tokens than the continuation's, a text longer than the context loses its right end,
     or another token is taken for greedy; and when ours differs from it on LAMBADA's kind of item."""
     found = results["results"]["last_words"]
-    ids = [[EOS, *small.tokenizer.encode(row["text"] + row["last"]).tolist()][-(CONTEXT + 1) :] for row in TEXTS]
-    expected = [plainly(i, len(row["last"])) for i, row in zip(ids, TEXTS, strict=True)]
-    assert len(ids[1]) == CONTEXT + 1
-    assert found["perplexity,none"] == pytest.approx(math.exp(-np.mean([x for x, _ in expected])), rel=1e-5)
-    assert found["acc,none"] == np.mean([greedy for _, greedy in expected])
-    items = [Item(str(i), row["text"], target=row["last"].strip()) for i, row in enumerate(TEXTS)]
-    task = Task("last_words", "", {TEST: items}, formats=("cloze",), template=Template(question="{q}"))
-    scored = scoring.score(small, prompts.requests(task, "cloze", 0), fit="left_truncate")
-    assert [s.loglikelihoods[0] for s in scored] == pytest.approx([x for x, _ in expected], abs=1e-5)
+    ids = [[EOS, *small.tokenizer.encode(row["text"] + row["last"]).tolist()][-(CONTEXT + 1) :] for row in texts]
+    expected = [plain.answer(i, len(row["last"])) for i, row in zip(ids, texts, strict=True)]
+    assert [len(i) > CONTEXT for i in ids] == [False, True, False]
+    assert [greedy for _, greedy in expected] == [False, False, True]
+    assert found["perplexity,none"] == pytest.approx(math.exp(-np.mean([nats for nats, _ in expected])), rel=1e-5)
+    assert found["acc,none"] == pytest.approx(1 / 3)
+    items = [Item(str(i), row["text"], target=row["last"]) for i, row in enumerate(texts)]
+    task = Task("last_words", "", {TEST: items}, formats=("cloze",), template=Template(question="{q}", delimiter=""))
+    scored = scoring.score(small, task, items, "cloze", fit="left_truncate").scored
+    assert [s.loglikelihoods[0] for s in scored] == pytest.approx([nats for nats, _ in expected], abs=1e-5)
+    assert [s.greedy[0] for s in scored] == [greedy for _, greedy in expected]
 
 
-def test_bits_per_byte_of_texts_longer_than_the_context(small, results, plainly):
+def test_bits_per_byte_of_texts_longer_than_the_context(small, plain, results):
     """Fails when a token is scored twice or not at all, a window begins elsewhere, or the first has no end-of-document token
     before it."""
     total, n_bytes = 0.0, 0
@@ -145,7 +171,7 @@ def test_bits_per_byte_of_texts_longer_than_the_context(small, results, plainly)
         n_bytes += len(ids) - 1
         for start in range(0, len(ids) - 1, CONTEXT):
             end = min(start + CONTEXT, len(ids) - 1)  # the last window reaches back, so that it is as long as the others
-            total += plainly(ids[max(0, end - CONTEXT) : end + 1], end - start)[0]
+            total += plain.answer(ids[max(0, end - CONTEXT) : end + 1], end - start)[0]
     assert n_bytes == sum(len(row["text"].encode()) for row in TEXTS) > 2 * CONTEXT
     assert results["results"]["documents"]["bits_per_byte,none"] == pytest.approx(-total / math.log(2) / n_bytes, rel=1e-5)
 
