@@ -2,7 +2,7 @@
 
     python benchmarks/eval_speed.py                       # about 5 minutes on one quiet core; needs lm-eval
     python benchmarks/eval_speed.py --data FOLDER         # the real MMLU, in any layout that scaling.evals reads
-    python benchmarks/eval_speed.py --suite laptop --context 192 --format cloze --shots 2
+    python benchmarks/eval_speed.py --data laptop --context 192 --format cloze --subjects 12
 
 harness            its own requests, one per answer, each a whole prompt: padded to few lengths, in batches of like length, by
                    the model's CPU forms, with the softmax at the answer alone
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import os
 import pathlib
 import random
@@ -78,7 +79,7 @@ def forward_per_request(config: Any, params: Any, tokenizer: Any) -> Any:
 
     class ForwardPerRequest(TemplateLM):
         eot_token_id = EOS
-        seconds = 0.0  # inside the model
+        seconds, asked = 0.0, 0  # inside the model; tokens
 
         def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
             return tokenizer.encode(string).tolist()
@@ -94,6 +95,7 @@ def forward_per_request(config: Any, params: Any, tokenizer: Any) -> Any:
                 chosen, order = order[-rows:], order[:-rows]
                 found |= zip(chosen, self.batch([sequences[i] for i in chosen], rows, length), strict=True)
             self.seconds += time.process_time() - started
+            self.asked += sum(len(ids) - 1 for ids, _ in sequences)
             return [found[i] for i in range(len(sequences))]
 
         def batch(self, sequences: Sequence[tuple[list[int], int]], rows: int, length: int) -> list[tuple[float, bool]]:
@@ -150,3 +152,84 @@ def in_turns(contenders: dict[str, Callable[[], list[int]]]) -> dict[str, tuple[
         found[name] = seconds, choices
         print(f"{name}: {seconds[0]:.1f} s with compilation, {seconds[1]:.1f} s without", file=sys.stderr, flush=True)
     return found
+
+
+def compare(args: argparse.Namespace, folder: pathlib.Path) -> None:
+    """Scores the items by all contenders and prints their rows."""
+    import jax
+    import lm_eval
+    import numpy as np
+    from lm_eval.tasks import TaskManager
+
+    from scaling import model
+    from scaling.config import model_config
+    from scaling.evals import harness, metrics, scoring, suites
+    from scaling.evals.engine import Engine
+    from scaling.evals.items import TEST
+    from scaling.tokenizer import ByteTokenizer
+
+    suite = suites.find(args.data or str(write_items(folder / "items", args.subjects, args.items)))
+    tasks = [tasks[i] for i in range(args.subjects) for tasks in suite.groups().values() if i < len(tasks)] or suite.tasks
+    cut = [dataclasses.replace(t, splits={**t.splits, TEST: t.splits[TEST][: args.items]}) for t in tasks[: args.subjects]]
+    suite = dataclasses.replace(suite, tasks=tuple(cut))
+    names = write_harness_tasks(folder, suite, args.format, args.shots)
+    loaded = TaskManager(include_path=str(folder), include_defaults=False).load(names)
+
+    config = model_config(args.size, context=args.context, head_size=16)
+    params, tokenizer = model.init(config, jax.random.key(0)), ByteTokenizer()
+    apart = forward_per_request(config, params, tokenizer)
+    engine = Engine(config, params, tokenizer)
+    through_engine = harness.language_model(engine)
+    truncated: list[bool] = []
+
+    def by_harness(lm: Any) -> list[int]:
+        found = lm_eval.evaluate(lm, loaded, bootstrap_iters=0)["samples"]
+        in_order = [sorted(found[name], key=lambda s: s["doc_id"]) for name in names]
+        return [int(np.argmax([nats for nats, _ in s["filtered_resps"]])) for samples in in_order for s in samples]
+
+    def by_ours() -> list[int]:
+        engine.fed = 0
+        options = args.format, args.shots, "left_truncate"
+        scored = [s for t in suite.tasks for s in scoring.score(engine, t, t.splits[TEST], *options).scored]
+        truncated[:] = [s.truncated for s in scored]
+        return metrics.choices_made(scored).tolist()
+
+    found = in_turns({
+        "harness": lambda: by_harness(apart), "harness, engine": lambda: by_harness(through_engine), "ours": by_ours,
+    })  # fmt: skip
+    report(found, config, suite, apart, engine, truncated)
+
+
+def report(found: Any, config: Any, suite: Any, apart: Any, engine: Any, truncated: list[bool]) -> None:
+    """A row for each contender: items and tokens per CPU-second, times the harness's, and equal choices."""
+    theirs, reference = found["harness"]
+    items, tokens = len(reference), apart.asked // 2  # of one of its two runs
+    shape = f"depth {config.depth}, D {config.width}, H {config.heads}, context {config.context}"
+    print(f"\n{shape}; {items} items of {len(suite.tasks)} tasks, {sum(truncated)} longer than the context and cut at the left")
+    print(f"the harness asks {tokens / items:,.0f} tokens an item; our model reads {engine.fed / items:,.0f}, prefixes included")
+    print(f"{apart.seconds / sum(theirs):.0%} of the harness's time is spent in the model")
+    print(f"{'':>16} {'items/CPU-s':>12} {'tokens/CPU-s':>13} {'/ harness':>10} {'same choice':>12} {'with compiling':>15}")
+    for name, (seconds, choices) in found.items():
+        same = sum(a == b for a, b in zip(choices, reference, strict=True))
+        row = f"{items / seconds[1]:>12,.2f} {tokens / seconds[1]:>13,.0f} {theirs[1] / seconds[1]:>10.2f}"
+        print(f"{name:>16} {row} {f'{same} of {items}':>12} {seconds[0]:>13.1f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", metavar="FOLDER", help="items of a benchmark, or the name of a suite (default: random words)")
+    parser.add_argument("--size", default="600K", help="of the model (default: the largest of the default ladder)")
+    parser.add_argument("--context", type=int, default=4096)
+    parser.add_argument("--format", default="letter", choices=("letter", "cloze"))
+    parser.add_argument("--shots", type=int, default=5)
+    parser.add_argument("--subjects", type=int, default=2, help="how many, from each group in turn")
+    parser.add_argument("--items", type=int, default=50, help="of each subject")
+    args = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before XLA counts cores
+    with tempfile.TemporaryDirectory() as folder:
+        compare(args, pathlib.Path(folder))
+
+
+if __name__ == "__main__":
+    main()
