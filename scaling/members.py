@@ -1,4 +1,4 @@
-"""A trained member, opened for use: its config, the parameters of a checkpoint, its tokenizer and where it stands in training."""
+"""A trained member, opened for use: its config, the parameters of a checkpoint, its tokenizer, and how far it was trained."""
 
 from __future__ import annotations
 

@@ -250,38 +250,33 @@ class Cache(NamedTuple):
     empty and are never attended to.  A token's position is the number of filled slots before it in its row.
 
     Attributes:
-      k_LBGSK, v_LBGSK: stacked by layer, S slots, in the compute dtype, keys after their rotation.
+      k_BGKS, v_BGSK: of each layer, S slots, in the compute dtype, keys after their rotation.  An array for each, because a
+        layer cut from a stack is copied at every step; in these layouts both products of attention read memory in order.
       filled_BS: bool, the slots that hold a token.
       used: int32 (), how many slots are taken: the next token goes there.
     """
 
-    k_LBGSK: Array
-    v_LBGSK: Array
+    k_BGKS: tuple[Array, ...]
+    v_BGSK: tuple[Array, ...]
     filled_BS: Array
     used: Array
 
+    @property
+    def slots(self) -> int:
+        """S."""
+        return self.filled_BS.shape[1]
 
-def attention_to_cache(
-    q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, past: tuple[Array, Array], *, scale: float, filled_BS: Array, allowed_BTS: Array
-) -> Array:
-    """As ``attention``, of new tokens to each other as ``allowed_BTS`` (S = T) has it, and to the filled slots of a cache.
 
-    Args:
-      past: k_BGSK and v_BGSK of one layer.
-    """
-    (B, T, H, K), G = q_BTHK.shape, k_BTGK.shape[2]
-    q_BGRTK = jnp.moveaxis(q_BTHK.reshape(B, T, G, H // G, K), 1, 3)  # R queries of a token read the same key
-    dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    old_BGRTS = scale * dot("BGRTK,BGSK->BGRTS", q_BGRTK, past[0])
-    new_BGRTS = scale * dot("BGRTK,BSGK->BGRTS", q_BGRTK, k_BTGK)
-    old_BGRTS = jnp.where(filled_BS[:, None, None, None], old_BGRTS, -jnp.inf)
-    new_BGRTS = jnp.where(allowed_BTS[:, None, None], new_BGRTS, -jnp.inf)
-    top_BGRT1 = jnp.maximum(old_BGRTS.max(axis=-1, keepdims=True), new_BGRTS.max(axis=-1, keepdims=True))
-    old_BGRTS, new_BGRTS = jnp.exp(old_BGRTS - top_BGRT1), jnp.exp(new_BGRTS - top_BGRT1)
-    total_BGRT1 = old_BGRTS.sum(axis=-1, keepdims=True) + new_BGRTS.sum(axis=-1, keepdims=True)
-    out_BGRTK = dot("BGRTS,BGSK->BGRTK", old_BGRTS.astype(v_BTGK.dtype), past[1])
-    out_BGRTK += dot("BGRTS,BSGK->BGRTK", new_BGRTS.astype(v_BTGK.dtype), v_BTGK)
-    return jnp.moveaxis(out_BGRTK / total_BGRT1, 3, 1).reshape(B, T, H, K).astype(q_BTHK.dtype)
+def attention_to_cache(q_BTHK: Array, k_BGKS: Array, v_BGSK: Array, *, scale: float, allowed_BTS: Array) -> Array:
+    """As ``attention``, over keys and values as a cache holds them."""
+    (B, T, H, K), G = q_BTHK.shape, k_BGKS.shape[1]
+    q_BGRTK = jnp.moveaxis((q_BTHK * scale).reshape(B, T, G, H // G, K), 1, 3)  # R queries of a token read the same key
+    scores_BGRTS = jnp.einsum("BGRTK,BGKS->BGRTS", q_BGRTK, k_BGKS, preferred_element_type=jnp.float32)
+    scores_BGRTS = jnp.where(allowed_BTS[:, None, None], scores_BGRTS, -jnp.inf)
+    weights_BGRTS = jnp.exp(scores_BGRTS - scores_BGRTS.max(axis=-1, keepdims=True))
+    out_BGRTK = jnp.einsum("BGRTS,BGSK->BGRTK", weights_BGRTS.astype(v_BGSK.dtype), v_BGSK, preferred_element_type=jnp.float32)
+    out_BGRTK = out_BGRTK / weights_BGRTS.sum(axis=-1, keepdims=True)
+    return jnp.moveaxis(out_BGRTK, 3, 1).reshape(B, T, H, K).astype(q_BTHK.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,22 +346,27 @@ def apply(
 
 
 def empty_cache(config: ModelConfig, batch: int, length: int) -> Cache:
-    """A cache of ``length`` empty slots: ``length`` tokens of each of ``batch`` rows will fit."""
-    shape = config.depth, batch, config.kv_heads, length, config.head_size
-    zeros = jnp.zeros(shape, config.dtype)
-    return Cache(zeros, zeros, jnp.zeros((batch, length), bool), jnp.zeros((), jnp.int32))
+    """A cache of ``length`` empty slots for ``batch`` rows."""
+    B, G, K, S = batch, config.kv_heads, config.head_size, length
+    k, v = (tuple(jnp.zeros(shape, config.dtype) for _ in range(config.depth)) for shape in ((B, G, K, S), (B, G, S, K)))
+    return Cache(k, v, jnp.zeros((batch, length), bool), jnp.zeros((), jnp.int32))
 
 
 def rows_of(cache: Cache, rows_B: Array | np.ndarray) -> Cache:
     """The cache of these rows: ``np.zeros(16, int)`` makes sixteen of the one that a common beginning was read into."""
-    return Cache(cache.k_LBGSK[:, rows_B], cache.v_LBGSK[:, rows_B], cache.filled_BS[rows_B], cache.used)
+    k, v, filled_BS = jax.tree.map(lambda x: x[rows_B], cache[:3])
+    return Cache(k, v, filled_BS, cache.used)
 
 
 def resized(cache: Cache, length: int) -> Cache:
     """The same with ``length`` slots: with more empty ones at the end, or without the last ones, which must be empty."""
-    more = max(0, length - cache.filled_BS.shape[1])
-    k, v = (jnp.pad(x, ((0, 0),) * 3 + ((0, more), (0, 0)))[:, :, :, :length] for x in cache[:2])
-    return Cache(k, v, jnp.pad(cache.filled_BS, ((0, 0), (0, more)))[:, :length], cache.used)
+
+    def fit(x: Array, axis: int) -> Array:
+        more = [(0, max(0, length - cache.slots) if i == axis else 0) for i in range(x.ndim)]
+        return jax.lax.slice_in_dim(jnp.pad(x, more), 0, length, axis=axis)
+
+    k, v = tuple(fit(x, 3) for x in cache.k_BGKS), tuple(fit(x, 2) for x in cache.v_BGSK)
+    return Cache(k, v, fit(cache.filled_BS, 1), cache.used)
 
 
 def prefill(
@@ -381,9 +381,7 @@ def prefill(
 ) -> tuple[Array, Cache]:
     """As ``extend`` of an empty cache of ``length`` slots (at least T), without the cost of looking for tokens in it."""
     empty = empty_cache(config, tokens_BT.shape[0], 0)
-    logits, cache = extend(
-        config, params, tokens_BT, empty, real_BT=real_BT, wanted_BN=wanted_BN, forms=forms
-    )
+    logits, cache = extend(config, params, tokens_BT, empty, real_BT=real_BT, wanted_BN=wanted_BN, forms=forms)
     return logits, resized(cache, length)
 
 
@@ -399,10 +397,11 @@ def extend(
     allowed_BTS: Array | None = None,
     forms: Forms = PLAIN,
 ) -> tuple[Array, Cache]:
-    """Reads tokens that follow those in ``cache``: their logits_BTV, as ``apply`` gives for the whole text, and the cache after.
+    """Reads tokens that follow those in ``cache``: logits_BTV, as ``apply`` of the whole text has them, and the cache after.
 
-    The next T slots become theirs.  The caller sees to it that they are there (XLA would write over the last ones) and that
-    learned positions stay below ``config.context``.
+    The next T slots become theirs.  The caller sees to it that they are there (where they are not, XLA writes over the last
+    ones: then the logits of more than one token are still right, the cache is not) and that learned positions stay below
+    ``config.context``.
 
     Args:
       tokens_BT: int32 ids.
@@ -412,47 +411,50 @@ def extend(
         which of the new tokens (S = T) each sees, in place of those up to itself.
       forms: as in ``apply``; attention to what is in a cache has its own form, ``attention_to_cache``.
     """
-    B, T = tokens_BT.shape
-    slots = cache.filled_BS.shape[1]
-    kept: list[tuple[Array, Array]] = []
+    (B, T), old = tokens_BT.shape, cache.slots
     real = jnp.ones((B, T), bool) if real_BT is None else real_BT
     if positions_BT is None:
-        before_BT = cache.filled_BS.sum(axis=1, dtype=jnp.int32)[:, None] + jnp.cumsum(real, axis=1, dtype=jnp.int32)
-        positions_BT = before_BT - real
-    # Padding sees itself, since a softmax over nothing is no number, and no number times no weight is still none.
-    if allowed_BTS is None and (real_BT is not None or slots):
+        before_B1 = cache.filled_BS.sum(axis=1, keepdims=True, dtype=jnp.int32)
+        positions_BT = before_B1 + jnp.cumsum(real, axis=1, dtype=jnp.int32) - real
+    if allowed_BTS is None and (old or real_BT is not None):
+        # Padding sees itself: a softmax over nothing is no number, and no number times a weight of zero is none either.
         allowed_BTS = (real[:, None] & np.tri(T, dtype=bool)) | np.eye(T, dtype=bool)
+    at_once = old > 0 and T == 1  # one token is written into its slot and then read there: nothing is copied
+    if old:
+        seen_BTS = jnp.broadcast_to(cache.filled_BS[:, None], (B, T, old))
+        if at_once:
+            allowed_BTS = jax.lax.dynamic_update_slice_in_dim(seen_BTS, allowed_BTS, cache.used, 2)
+        else:
+            allowed_BTS = jnp.concatenate([seen_BTS, allowed_BTS], axis=2)
+    kept: list[tuple[Array, Array]] = []
 
-    def attention_in(past: tuple[Array, Array]) -> Callable[..., Array]:
+    def attention_in(layer: int) -> Callable[..., Array]:
         def attention(q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, **options: Any) -> Array:
-            kept.append((k_BTGK, v_BTGK))
-            if not slots:
+            new = (jnp.moveaxis(k_BTGK, 1, 3), 3), (jnp.swapaxes(v_BTGK, 1, 2), 2)
+            if not old:
+                kept.append((new[0][0], new[1][0]))
                 return forms.attention(q_BTHK, k_BTGK, v_BTGK, **options)
-            options = {"scale": options["scale"], "filled_BS": cache.filled_BS, "allowed_BTS": options["allowed_BTS"]}
-            return attention_to_cache(q_BTHK, k_BTGK, v_BTGK, past, **options)
+            past = cache.k_BGKS[layer], cache.v_BGSK[layer]
+            pairs = list(zip(past, new, strict=True))
+            k, v = (jax.lax.dynamic_update_slice_in_dim(x, y, cache.used, axis) for x, (y, axis) in pairs)
+            kept.append((k, v))
+            if not at_once:
+                k, v = (jnp.concatenate([x, y], axis) for x, (y, axis) in pairs)
+            return attention_to_cache(q_BTHK, k, v, scale=options["scale"], allowed_BTS=options["allowed_BTS"])
 
         return attention
 
     def blocks(x_BTD: Array, turns: tuple[Array, Array] | None) -> Array:
-        def one(x_BTD: Array, layer: Any) -> tuple[Array, tuple[Array, Array]]:
-            weights, *past = layer
-            block = Block(config, True, True, dataclasses.replace(forms, attention=attention_in(past)))
+        for layer in range(config.depth):  # written out, whether ``apply`` scans them or not: there is no gradient to store
+            block = Block(config, True, True, dataclasses.replace(forms, attention=attention_in(layer)))
+            weights = jax.tree.map(lambda x, layer=layer: x[layer], params["blocks"])
             x_BTD, _ = block.apply({"params": weights}, x_BTD, turns, allowed_BTS)
-            return x_BTD, kept.pop()
-
-        unroll = config.depth if config.layers == "unroll" else 1
-        x_BTD, new = jax.lax.scan(one, x_BTD, (params["blocks"], cache.k_LBGSK, cache.v_LBGSK), unroll=unroll)
-        kept.append(new)
         return x_BTD if wanted_BN is None else jnp.take_along_axis(x_BTD, wanted_BN[..., None], axis=1)
 
-    after = _Continuation(positions_BT, slots + T, blocks)
+    after = _Continuation(positions_BT, old + T, blocks)
     logits: Any = Transformer(config, forms=forms).apply({"params": params}, tokens_BT, None, after)
-    k_LBGTK, v_LBGTK = (jnp.swapaxes(x, 2, 3) for x in kept.pop())
-    if not slots:
-        return logits, Cache(k_LBGTK, v_LBGTK, real, cache.used + T)
-    at = (0, 0, 0, cache.used, 0)
-    k, v = (jax.lax.dynamic_update_slice(*x, at) for x in ((cache.k_LBGSK, k_LBGTK), (cache.v_LBGSK, v_LBGTK)))
-    filled_BS = jax.lax.dynamic_update_slice(cache.filled_BS, real, (0, cache.used))
+    k, v = zip(*kept, strict=True)
+    filled_BS = jax.lax.dynamic_update_slice_in_dim(cache.filled_BS, real, cache.used, 1) if old else real
     return logits, Cache(k, v, filled_BS, cache.used + T)
 
 
