@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaling import cli, runs, units
+from scaling import cli, decode, runs, units
 from scaling.evals.items import TaskError
 from scaling.store import StoreError
 from scaling.tokenizer import EOS, VocabularyError
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from scaling.evals.engine import Engine
 
 RESULTS = "harness.jsonl"
+ROWS = 16  # generated at a time
 BOOTSTRAPS = 1000  # resamples for the standard errors of perplexities; accuracies have theirs in closed form
 
 
@@ -55,7 +56,6 @@ def language_model(engine: Engine) -> Any:
     """
     require()
     from lm_eval.api.model import TemplateLM
-    from lm_eval.models.utils import normalize_gen_kwargs
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
     from tqdm import tqdm
 
@@ -97,9 +97,51 @@ def language_model(engine: Engine) -> Any:
             return sums
 
         def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-            raise NotImplementedError
+            by_rule: dict[decode.Rule, list[int]] = {}
+            for i, request in enumerate(requests):
+                by_rule.setdefault(_rule(request.args[1], context), []).append(i)
+            texts = [""] * len(requests)
+            with tqdm(total=len(requests), desc="generations", disable=disable_tqdm) as bar:
+                for rule, indices in by_rule.items():
+                    room = context - (rule.max_tokens or 0)
+                    prompts = {i: np.array([EOS, *self.tok_encode(requests[i].args[0])], np.int32)[-room:] for i in indices}
+                    indices.sort(key=lambda i: len(prompts[i]))
+                    for chunk in (indices[n : n + ROWS] for n in range(0, len(indices), ROWS)):
+                        full = chunk + chunk[-1:] * (ROWS - len(chunk))  # one shape for all
+                        model = engine.config, engine.params, engine.tokenizer
+                        found = decode.generate(*model, [prompts[i] for i in full], rule, seeds=full)
+                        for i, completion in zip(chunk, found, strict=False):
+                            texts[i] = completion.text
+                            self.cache_hook.add_partial("generate_until", requests[i].args, completion.text)
+                        bar.update(len(chunk))
+            return texts
 
     return LadderModel()
+
+
+def _rule(asked: dict[str, Any], context: int) -> decode.Rule:
+    """What a task's ``generation_kwargs`` mean here.
+
+    Raises:
+      TaskError: for a setting that ``scaling.decode`` does not have, and for more tokens than leave room for a prompt.
+    """
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    given: dict[str, Any] = dict(normalize_gen_kwargs(asked))
+    until, room, temperature = given.pop("until"), given.pop("max_gen_toks"), float(given.pop("temperature", 0.0))
+    del given["do_sample"]  # it has decided the temperature
+    top_k, top_p = int(given.pop("top_k", 0)) or None, float(given.pop("top_p", 1.0))
+    if given:
+        raise TaskError(f"generation_kwargs {given}: not among until, max_gen_toks, do_sample, temperature, top_k and top_p")
+    if room >= context:
+        raise TaskError(
+            f"generation_kwargs max_gen_toks={room}: leaves no room for a prompt in the model's context of {context}; set it "
+            f"with --gen-kwargs max_gen_toks={context // 4}"
+        )
+    stop = tuple(text for text in until if text)
+    if temperature == 0:
+        return decode.Rule(room, stop=stop)
+    return decode.Rule(room, temperature, top_k, top_p, stop)
 
 
 def evaluate(
