@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from scaling import fast, model
+from scaling import decode, fast, model
 from scaling.config import ModelConfig
 from scaling.evals import trees
 from scaling.evals.trees import Asked, Row
@@ -32,6 +33,7 @@ from scaling.tokenizer import EOS, Tokenizer
 
 CPU_TOKENS = 1024  # of a batch: activations stay in cache, as in the trainer's micro-batches (step.CACHED_TOKENS)
 TOKENS = 1 << 16  # of a batch on an accelerator
+GENERATED_ROWS = 16  # at a time
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[np.ndarray, np.ndarray]:
@@ -54,9 +56,13 @@ def asked(context: np.ndarray, continuation: np.ndarray, length: int, owner: int
     """
     if not 0 < len(continuation) <= length:
         raise ValueError(f"a continuation of {len(continuation)} tokens; the model's context of {length} allows 1 to {length}")
-    begin = [] if len(context) and context[0] == EOS else [EOS]
-    ids = np.concatenate([begin, context, continuation]).astype(np.int32)[-(length + 1) :]
+    ids = np.concatenate([_begun(context), continuation]).astype(np.int32)[-(length + 1) :]
     return Asked(ids, len(ids) - len(continuation), owner)
+
+
+def _begun(context: np.ndarray) -> np.ndarray:
+    """``context`` behind an end-of-document token."""
+    return context if len(context) and context[0] == EOS else np.concatenate([[EOS], context]).astype(np.int32)
 
 
 @functools.lru_cache(maxsize=8)
@@ -167,6 +173,32 @@ class Engine:
                 np.logical_and.at(greedy, row.owner, row_hits[: len(row.owner)])
             advance(sum(len(np.unique(row.owner)) for row in rows))
         return [(float(nats[i]), bool(greedy[i])) for i in which]
+
+    def generate(
+        self,
+        contexts: Sequence[np.ndarray],
+        stops: Sequence[tuple[str, ...]],
+        room: int,
+        advance: Callable[[int], None] = lambda n: None,
+    ) -> list[str]:
+        """Text that greedy decoding puts after each context, up to a stop string, the end of a document or ``room`` tokens.
+
+        Contexts of like length go together, as in ``loglikelihoods`` behind an end-of-document token; one that leaves no room
+        loses its left part.
+        """
+        prompts = [_begun(context)[-(self.config.context - room) :] for context in contexts]
+        order = sorted(range(len(prompts)), key=lambda i: (stops[i], len(prompts[i])))
+        texts = [""] * len(prompts)
+        for _, same in itertools.groupby(order, key=lambda i: stops[i]):
+            indices = list(same)
+            for chunk in (indices[i : i + GENERATED_ROWS] for i in range(0, len(indices), GENERATED_ROWS)):
+                full = chunk + chunk[-1:] * (GENERATED_ROWS - len(chunk))  # one shape for all
+                rule = decode.Rule(max_tokens=room, stop=stops[chunk[0]])
+                found = decode.generate(self.config, self.params, self.tokenizer, [prompts[i] for i in full], rule)
+                for i, completion in zip(chunk, found, strict=False):
+                    texts[i] = completion.text
+                advance(len(chunk))
+        return texts
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text``."""

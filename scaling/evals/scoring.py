@@ -126,8 +126,8 @@ def _fit(engine: Engine, task: Task, request: Request, format: str, fit: str, ro
         longest = max(len(context) + len(continuation) for context, continuation in pairs)
         context = None
         if request.generate:
-            context, _ = pair_ids(engine.tokenizer, request.prefix, request.generate, "")
-            longest = max(longest, len(context) + room)
+            context = _joined(engine.tokenizer, request.prefix, request.generate)
+            longest = max(longest, 1 + len(context) + room)
         if longest <= limit:
             return Fitted(request, pairs, context, truncated=False)
         if fit == "skip" or max(len(continuation) for _, continuation in pairs) > limit:
@@ -144,6 +144,12 @@ def pair_ids(tokenizer: Tokenizer, prefix: str, context: str, continuation: str)
         ids, continuation_ids = encode_pair(tokenizer, context, continuation)
         return np.concatenate([_encoded(tokenizer, prefix), ids]), continuation_ids
     return encode_pair(tokenizer, prefix + context, continuation)
+
+
+def _joined(tokenizer: Tokenizer, prefix: str, context: str) -> np.ndarray:
+    if prefix.endswith("\n"):
+        return np.concatenate([_encoded(tokenizer, prefix), tokenizer.encode(context)])
+    return tokenizer.encode(prefix + context)
 
 
 @functools.lru_cache(maxsize=64)

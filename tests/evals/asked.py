@@ -11,6 +11,7 @@ import tiny
 from scaling import model
 from scaling.evals.engine import Engine, asked
 from scaling.evals.items import Item, Task
+from scaling.evals.trees import Asked
 from scaling.tokenizer import Tokenizer, byte_tokenizer
 
 CONTEXT = 64
@@ -37,14 +38,18 @@ def _program(c: Any) -> Any:
     return jax.jit(lambda params, tokens_BT: jax.nn.log_softmax(model.apply(c, params, tokens_BT)))
 
 
-def plainly(e: Engine, context: np.ndarray, continuation: np.ndarray) -> tuple[float, bool]:
-    """What ``Engine.loglikelihoods`` should give: one whole forward, no cache, no branches."""
-    s = asked(context, continuation, e.config.context)
+def logs(e: Engine, s: Asked) -> np.ndarray:
+    """Log-probabilities (n, V) of each token to be scored, by one whole forward without cache, branches or buckets."""
     tokens_BT = np.zeros((1, e.config.context), np.int32)
     tokens_BT[0, : len(s.ids) - 1] = s.ids[:-1]
-    logs_TV = np.asarray(_program(e.config)(e.params, jnp.asarray(tokens_BT)))[0, s.start - 1 : len(s.ids) - 1]
-    wanted = s.ids[s.start :]
-    return float(logs_TV[np.arange(len(wanted)), wanted].sum()), bool((logs_TV.argmax(-1) == wanted).all())
+    return np.asarray(_program(e.config)(e.params, jnp.asarray(tokens_BT)))[0, s.start - 1 : len(s.ids) - 1]
+
+
+def plainly(e: Engine, context: np.ndarray, continuation: np.ndarray) -> tuple[float, bool]:
+    """What ``Engine.loglikelihoods`` should give."""
+    s = asked(context, continuation, e.config.context)
+    logs_NV, wanted = logs(e, s), s.ids[s.start :]
+    return float(logs_NV[np.arange(len(wanted)), wanted].sum()), bool((logs_NV.argmax(-1) == wanted).all())
 
 
 def items(n: int, start: int = 0, pad: int = 0) -> tuple[Item, ...]:
