@@ -46,6 +46,7 @@ GRIDS = {
     ),
 }
 LARGE = ("680M", "1.6B", "3B")
+MIXTURE = (("tokens/apidocs", 1.0), ("tokens/laptop", 1.0))  # prose, and what the laptop suite asks about
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
@@ -60,6 +61,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.data.val_windows = 256
     if arg in ("", "bpe"):
         config.model.head_size = 16
+    if arg in ("", "quick"):
+        config.data.mixture = MIXTURE
     if arg == "bpe":
         config.data.update(vocab="1024", store="tokens/apidocs-1024")
     if arg == "tpu":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from scaling.evals.laptop.subject import Draw, Question, Subject, alone, square
+from scaling.evals.laptop.subject import Draw, Question, Subject, alone, hashed, square
 
 GROUP = "context"
 LETTERS = "abcdefghkmpt"
@@ -51,11 +51,12 @@ def hidden_map(random: Random) -> Draw:
     letters = random.sample(LETTERS, PAIRS)
     labels = random.sample(LABELS, PAIRS)
     name = " ".join(sorted(a + b for a, b in zip(letters, labels, strict=True)))
+    side = hashed(f"map|{name}") < 0.6
 
     def draw(random: Random) -> Question:
         i = random.randrange(PAIRS)
         word = random.choice(FILLERS) + letters[i]
-        return Question(f"map {word}", tuple(labels), i, key=name, meta={"map": name, "class": i})
+        return Question(f"map {word}", tuple(labels), i, side=side, meta={"map": name})
 
     return draw
 

@@ -40,6 +40,10 @@ class World:
         self.boss = dict(zip(self.people, bosses[1:] + bosses[:1], strict=True))
         self.people_of = {c: [p for p in self.people if self.home[p] == c] for c in self.cities}
         self.works_for = {b: p for p, b in self.boss.items()}
+        # Of half the people of whom ``two_hop`` can be asked, it is asked in training: of as many for every city, or else
+        # what is right in training would be wrong in the test.
+        half = [self.people_of[c][: len(self.people_of[c]) // 2] for c in self.cities]
+        self.taught = {self.works_for[b] for bosses in half for b in bosses}
 
 
 @functools.cache
@@ -84,7 +88,7 @@ def two_hop(random: Random) -> Question:
     person = world().works_for[boss]
     # The word for a home comes first, so that no question of ``homes`` is part of one of these.
     text = f"{random.choice(HOME_WORDS)} {asked(random, BOSS_WORDS, person)}"
-    return Question(text, tuple(cities), answer, boss, 2, key=person)
+    return Question(text, tuple(cities), answer, boss, 2, side=person in world().taught)
 
 
 SUBJECTS = (

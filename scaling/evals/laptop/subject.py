@@ -33,7 +33,7 @@ class Question:
       answer: index of the right one.
       cot: steps to it, '' where there are none.
       difficulty: length, number of steps and the like: a larger number is harder.
-      key: what its split is decided by besides its text; '' where that is all.
+      side: whether what it is about (a person, a map) is for training; None where its text alone decides.
       meta: more to know of it.
     """
 
@@ -42,7 +42,7 @@ class Question:
     answer: int
     cot: str = ""
     difficulty: int = 0
-    key: str = ""
+    side: bool | None = None
     meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -99,20 +99,19 @@ class Subject:
         return FORMATS if self.cot else FORMATS[:-1]
 
     def split(self, question: Question) -> str:
-        """Where ``question`` belongs, whoever draws it and whenever: a hash decides whether it is for training, another to
-        which of the other splits it goes.  What it is about (its key, such as a person) and its text must both be on the same
-        side; ``UNUSED`` where they are not.
+        """Where ``question`` belongs, whoever draws it and whenever: a hash of its text decides whether it is for training,
+        another to which of the other splits it goes.  What it is about must be on the same side; ``UNUSED`` where it is not.
         """
-        sides = {self.trains(what) for what in (question.key, question.text) if what}
-        if len(sides) > 1:
+        taught = self.trains(question.text)
+        if question.side not in (None, taught):
             return UNUSED
-        if sides.pop():
+        if taught:
             return TRAIN
         place = hashed(f"{self.name}|held out|{question.text}")
         return DEV if place < HELD_OUT[DEV] else VAL if place < HELD_OUT[DEV] + HELD_OUT[VAL] else TEST
 
     def trains(self, what: str) -> bool:
-        """Whether a text or a key is on the side of training."""
+        """Whether a text is on the side of training."""
         return hashed(f"{self.name}|{what}") < self.train
 
 

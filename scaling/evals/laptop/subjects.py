@@ -51,7 +51,7 @@ def _map_items(subject: Subject) -> dict[str, tuple[Item, ...]]:
     maps = 0
     while maps < MAPS:
         draw = subject.world(random)
-        if subject.trains(draw(random).key):
+        if draw(random).side:
             continue
         seen: set[str] = set()
         for split, count in {DEV: COUNTS[DEV], VAL: COUNTS[VAL] // MAPS, TEST: COUNTS[TEST] // MAPS}.items():
