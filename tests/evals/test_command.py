@@ -26,7 +26,7 @@ def sweep(trainer, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """Two tasks with choices, of which the questions of one are longer than the context; no dev items."""
+    """Two tasks with choices, of which the questions of one are longer than the context; each is shot to the others."""
     folder = tmp_path_factory.mktemp("suite") / "pets"
     folder.mkdir()
     for name, more in (("cats", ""), ("dogs", "x" * 60)):
@@ -63,7 +63,7 @@ def test_a_sweep_is_scored_once(sweep: pathlib.Path, suite: pathlib.Path, capsys
         (["--suite", "laptp"], "no suite or folder 'laptp'. Did you mean \"laptop\"?"),
         (["--tasks", "cat"], "no task 'cat'; it has cats, dogs. Did you mean \"cats\"?"),
         (["--formats", "lettre"], "format 'lettre'; choose of cloze, letter, generate, cot. Did you mean \"letter\"?"),
-        (["--shots", "5"], "cats: 5 shots asked for, but its dev split is missing or empty"),
+        (["--shots", "0,6"], "cats: 6 shots asked for, but its dev split has 6 items, of which 5 may stand before 'test/0'"),
         (["--shots", "few"], "--shots: 'few' must be whole numbers, such as 0,1,5"),
         (["--step", "7"], "no checkpoint of step '7'; there are [10]; or say newest or all"),
         (["--limit", "none"], "--limit: 'none' must be a whole number"),
