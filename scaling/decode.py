@@ -181,7 +181,7 @@ def _slots(needed: int, context: int) -> int:
     """Of a cache that has room for ``needed`` tokens: a power of two or half as much again, so that few programs are compiled,
     and no more than a full context takes."""
     power = max(LEAST_SLOTS, 1 << (needed - 1).bit_length())
-    fits = 3 * power // 4 if LEAST_SLOTS < power and needed <= 3 * power // 4 else power
+    fits = 3 * power // 4 if power > LEAST_SLOTS and needed <= 3 * power // 4 else power
     return min(fits, context + PROMPT_MULTIPLE)
 
 
