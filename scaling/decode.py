@@ -14,7 +14,7 @@ A prompt and what follows it must fit into the context that the model was traine
 error, and so is a ``max_tokens`` that goes beyond it; without ``max_tokens`` the text may fill the context.
 
 Tokens are made in one compiled loop of up to ``STRIDE`` steps, which ends early when every row has; between two loops the
-host looks for stop strings.  A cache grows by a third or a half when it is full, so that attention reads little that is empty.
+host looks for stop strings.  A cache is doubled when it is full, so that attention reads little that is empty.
 """
 
 from __future__ import annotations
@@ -178,11 +178,9 @@ def _grown(state: State, slots: int) -> State:
 
 
 def _slots(needed: int, context: int) -> int:
-    """Of a cache that has room for ``needed`` tokens: a power of two or half as much again, so that few programs are compiled,
-    and no more than a full context takes."""
-    power = max(LEAST_SLOTS, 1 << (needed - 1).bit_length())
-    fits = 3 * power // 4 if power > LEAST_SLOTS and needed <= 3 * power // 4 else power
-    return min(fits, context + PROMPT_MULTIPLE)
+    """Of a cache that has room for ``needed`` tokens: a power of two, so that few programs are compiled, and no more than a
+    full context takes."""
+    return min(max(LEAST_SLOTS, 1 << (needed - 1).bit_length()), context + PROMPT_MULTIPLE)
 
 
 # ------------------------------------------------------------------------------------------- texts
@@ -368,7 +366,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stream", action="store_true", help="print as it comes; one prompt only")
 
     def run() -> int:
-        from scaling import members
+        from scaling import members, train
 
         args = parser.parse_args(sys.argv[1:] if argv is None else argv)
         prompts = _prompts(args.prompt, args.prompts_file)
@@ -380,6 +378,7 @@ def main(argv: list[str] | None = None) -> int:
         if problems := rule.problems() + ([] if prompts else ["no prompt: give --prompt or --prompts-file"]):
             raise ConfigError(problems, "decode")
         config, params, tokenizer, *_ = members.open_member(args.run, args.step)
+        train.set_up_jax(config.machine)
         params = jax.device_put(params, jax.devices()[0])
         if args.stream:
             print(prompts[0], end="", flush=True)
