@@ -243,7 +243,7 @@ def test_the_loop_ends_when_every_row_has():
 def run_dir(tmp_path_factory):
     """A member with two checkpoints, as the trainer leaves it."""
     root = tmp_path_factory.mktemp("runs") / "member"
-    c = tiny.train_config(model_context=40)
+    c = tiny.train_config(model_context=40, batch="120 tokens")
     state = step.TrainState(jnp.zeros((), jnp.int32), tiny.wide_params(c.model), {})
     state = state._replace(opt_state=optim.optimizer(c.model, c.optim).init(state.params))
     checkpoints = checkpoint.Checkpoints(root, marks=[5])
