@@ -50,7 +50,7 @@ def brackets(random: Random) -> Question:
 
 
 SUBJECTS = (
-    Subject("copy", GROUP, "copying strings", alone(copy), weight=1.0),
-    Subject("reverse", GROUP, "reversing strings", alone(reverse), weight=1.5),
+    Subject("copy", GROUP, "copying strings", alone(copy), weight=0.75),
+    Subject("reverse", GROUP, "reversing strings", alone(reverse), weight=1.25),
     Subject("brackets", GROUP, "closing brackets", alone(brackets), weight=0.75),
 )
