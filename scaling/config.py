@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from scaling import sizes, units
+from scaling.evals.items import FORMATS
 from scaling.mixture import whole_weights
 from scaling.tokenizer import BYTE_VOCAB
 
@@ -105,6 +106,7 @@ class DataConfig:
     vocab: str = "bytes"  # 'bytes', or the size of a BPE vocabulary
     epochs: float = 1.0  # how often a store may be seen; a budget beyond it is refused
     val_windows: int = 512  # of each store; fixed, the same on every rung
+    loss_of: str = ""  # the store of a mixture whose own loss is the run's, in training and validation; empty: the mixture's
 
     @property
     def sources(self) -> tuple[tuple[str, float], ...]:
@@ -144,6 +146,17 @@ class MachineConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ProbeConfig:
+    """What a run is asked while it trains (``scaling.evals``), at its marks and its end; it changes no weight."""
+
+    suite: str = ""  # 'laptop', a folder of tasks, 'hf:NAME'; empty: nothing is asked
+    tasks: tuple[str, ...] = ()  # of the suite; empty: all
+    formats: tuple[str, ...] = ("cloze",)
+    shots: tuple[int, ...] = (0,)
+    items: int = 500  # of each task, at most
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """One run, completely."""
 
@@ -151,6 +164,7 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     machine: MachineConfig = MachineConfig()
+    probe: ProbeConfig = ProbeConfig()
     budget: str = "20 tokens/param"  # per non-embedding parameter
     batch: str = "768 tokens"  # or a rule's name, see scaling.units.BATCH_RULES
     marks: tuple[str, ...] = ()  # durations at which a permanent checkpoint is kept, for branches
@@ -206,14 +220,16 @@ def resolve(tree: Mapping[str, Any], where: str = "config") -> TrainConfig:
     model = _model(tree.get("model", {}), data, problems)
     optim = _build(OptimConfig, tree.get("optim", {}), "optim", problems)
     machine = _build(MachineConfig, tree.get("machine", {}), "machine", problems)
-    rest = {k: v for k, v in tree.items() if k not in ("model", "data", "optim", "machine", "sweep")}  # sweep: get_sweep's own
+    probe = _build(ProbeConfig, tree.get("probe", {}), "probe", problems)
+    parts = {"model": model, "data": data, "optim": optim, "machine": machine, "probe": probe}
+    rest = {k: v for k, v in tree.items() if k not in (*parts, "sweep")}  # sweep: get_sweep's own
     marks = rest.get("marks") or ()
     if isinstance(marks, str | list | tuple):
         rest["marks"] = (marks,) if isinstance(marks, str) else tuple(marks)
     else:
         problems.append(f"marks={marks!r}: must be a list of durations, such as ('50%',)")
         del rest["marks"]
-    config = _build(TrainConfig, rest | {"model": model, "data": data, "optim": optim, "machine": machine}, "", problems)
+    config = _build(TrainConfig, rest | parts, "", problems)
     _check_train(config, problems)
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)), where)
@@ -240,8 +256,10 @@ def from_resolved(tree: Mapping[str, Any]) -> TrainConfig:
 def identity(config: TrainConfig) -> dict[str, Any]:
     """The part of a config that decides its result: no paths, no machine matters."""
     tree = to_dict(config)
-    del tree["run_dir"], tree["machine"], tree["data"]["store"]
-    mixture = tree["data"].pop("mixture")
+    del tree["run_dir"], tree["machine"], tree["probe"], tree["data"]["store"]
+    mixture, loss_of = tree["data"].pop("mixture"), tree["data"].pop("loss_of")
+    if loss_of:
+        tree["data"]["loss_of"] = [path for path, _ in mixture].index(loss_of)
     if mixture:
         # floats, as configs hold them: runs on weights in lowest terms keep their digests
         tree["data"]["weights"] = [float(weight) for weight in whole_weights([weight for _, weight in mixture])]
@@ -270,7 +288,8 @@ def _build(cls: type, values: Mapping[str, Any], path: str, problems: list[str])
     prefix = f"{path}." if path else ""
     good: dict[str, Any] = {}
     for name, given in values.items():
-        value = _as_text(given, defaults.get(name))
+        value = tuple(given) if isinstance(given, list) and isinstance(defaults.get(name), tuple) else given
+        value = _as_text(value, defaults.get(name))
         if name not in defaults:
             known = [prefix + d for d in defaults]
             problems.append(f"{prefix}{name}={value!r}: no such field.{units.did_you_mean(prefix + name, known)}")
@@ -384,6 +403,20 @@ def _check_model(c: ModelConfig, problems: list[str]) -> None:
         problems.append("model.norm_bias=True: RMSNorm has no bias; use model.norm='layernorm' or drop it")
 
 
+def _check_probe(c: ProbeConfig, problems: list[str]) -> None:
+    """What can be told without reading the suite."""
+    problems += [f"probe.tasks={name!r}: must be the name of a task" for name in c.tasks if not isinstance(name, str)]
+    for name in c.formats:
+        _choice(problems, "probe.formats", str(name), FORMATS)
+    for shots in c.shots:
+        if _type_error(shots, 0) is not None or shots < 0:
+            problems.append(f"probe.shots={c.shots!r}: must be whole numbers, none negative, such as (0, 5)")
+    if not c.formats or not c.shots:
+        problems.append(f"probe.{'shots' if c.formats else 'formats'}=(): must name at least one")
+    if c.items < 1:
+        problems.append(f"probe.items={c.items}: must be at least 1; for no evals leave probe.suite empty")
+
+
 def _check_train(c: TrainConfig, problems: list[str]) -> None:
     _choice(problems, "optim.schedule", c.optim.schedule, SCHEDULES)
     _choice(problems, "optim.optimizer", c.optim.optimizer, OPTIMIZERS)
@@ -400,6 +433,10 @@ def _check_train(c: TrainConfig, problems: list[str]) -> None:
     for name in ("beta1", "beta2"):
         if not 0 <= getattr(c.optim, name) < 1:
             problems.append(f"optim.{name}={getattr(c.optim, name)}: must be in [0, 1)")
+    if c.data.loss_of and c.data.loss_of not in dict(c.data.mixture):
+        known = ", ".join(repr(path) for path, _ in c.data.mixture) or "no mixture"
+        problems.append(f"data.loss_of={c.data.loss_of!r}: must be a store of data.mixture; there is {known}")
+    _check_probe(c.probe, problems)
     if c.data.epochs <= 0:
         problems.append(f"data.epochs={c.data.epochs}: must be positive")
     if not 1 <= c.data.val_windows <= 512:

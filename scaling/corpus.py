@@ -90,7 +90,8 @@ def load_data(config: DataConfig) -> Dataset:
       StoreError, SourceError, VocabularyError: each with its remedy.
     """
     paths, weights = zip(*config.sources, strict=True)
-    return Dataset.of([load_store(path, config.vocab) for path in paths], weights)
+    loss_of = paths.index(config.loss_of) if config.loss_of else None
+    return Dataset.of([load_store(path, config.vocab) for path in paths], weights, loss_of)
 
 
 def is_there(config: DataConfig) -> bool:

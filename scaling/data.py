@@ -166,6 +166,10 @@ class Mixture:
             ids[np.diff(seen) == 1] = (i << SOURCE_BITS) + stream.window_ids(int(seen[0]), int(seen[-1]))
         return ids
 
+    def of_source(self, ids: np.ndarray, source: int) -> np.ndarray:
+        """Which of the windows ``ids`` (B,) are of ``source``: (B,) bool."""
+        return ids >> SOURCE_BITS == source
+
     def epoch(self, windows_seen: int) -> float:
         """How often the source that runs out first has been seen after ``windows_seen`` windows."""
         return windows_seen / self.epoch_windows
@@ -173,9 +177,8 @@ class Mixture:
     def windows(self, ids: np.ndarray) -> np.ndarray:
         """(B, T + 1) int32 tokens of the windows ``ids`` (B,)."""
         out = np.empty((len(ids), self.streams[0].context + 1), np.int32)
-        source = ids >> SOURCE_BITS
         for i, stream in enumerate(self.streams):
-            mine = source == i
+            mine = self.of_source(ids, i)
             out[mine] = stream.windows(ids[mine] & MAX_WINDOWS)
         return out
 
@@ -284,6 +287,7 @@ class Validation:
       sizes: how many of the windows each source has, in their order.
       n_bytes: that the targets of each source's windows stand for.
       windows: (n, T + 1) int32, one source after another.
+      loss_of: the source whose loss is the run's; None: all, weighted.
     """
 
     names: tuple[str, ...]
@@ -291,23 +295,27 @@ class Validation:
     sizes: tuple[int, ...]
     n_bytes: tuple[int, ...]
     windows: np.ndarray
+    loss_of: int | None = None
 
     @classmethod
     def open(cls, dataset: Dataset, context: int, max_windows: int) -> Validation:
         """At most ``max_windows`` of each source, as ``validation`` picks them; raises what it raises."""
         each = [validation(store, context, max_windows) for store in dataset.stores]
         n_bytes = [target_bytes(store, windows) for store, windows in zip(dataset.stores, each, strict=True)]
-        return cls(dataset.names, dataset.shares, tuple(map(len, each)), tuple(n_bytes), np.concatenate(each))
+        return cls(dataset.names, dataset.shares, tuple(map(len, each)), tuple(n_bytes), np.concatenate(each), dataset.loss_of)
 
     def losses(self, nats: np.ndarray) -> dict[str, Any]:
         """What a metrics row tells of ``nats`` (n,), summed over each window's targets: the loss in nats per token, its
-        standard error and bits per byte; of a mixture also of each source, and then the loss is that of the mixture, the
-        sources' losses weighted as in training."""
+        standard error and bits per byte; of a mixture also of each source, and then the loss is that of ``loss_of`` or, without
+        it, of the mixture, the sources' losses weighted as in training."""
         context = self.windows.shape[1] - 1
         parts = np.split(nats, np.cumsum(self.sizes)[:-1])
         each = [_loss(part, context, n_bytes) for part, n_bytes in zip(parts, self.n_bytes, strict=True)]
         if len(each) == 1:
             return each[0]
+        sources = dict(zip(self.names, each, strict=True))
+        if self.loss_of is not None:
+            return each[self.loss_of] | {"sources": sources}
         errors = [row["loss_stderr"] for row in each]
         mean_nats = sum(share * part.mean() for share, part in zip(self.shares, parts, strict=True))
         mean_bytes = sum(share * n / size for share, n, size in zip(self.shares, self.n_bytes, self.sizes, strict=True))
@@ -315,7 +323,7 @@ class Validation:
             "loss": sum(share * row["loss"] for share, row in zip(self.shares, each, strict=True)),
             "loss_stderr": None if None in errors else math.hypot(*(s * e for s, e in zip(self.shares, errors, strict=True))),
             "bpb": bits_per_byte(float(mean_nats), float(mean_bytes)),
-            "sources": dict(zip(self.names, each, strict=True)),
+            "sources": sources,
         }
 
 

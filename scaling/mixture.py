@@ -66,15 +66,17 @@ class Dataset:
       names: of the sources in metrics: their folders' names, or whole paths where those are not distinct.
       stores: with one vocabulary.
       weights: one per store.
+      loss_of: the store whose own loss is a run's (``data.loss_of``); None: the mixture's.
     """
 
     names: tuple[str, ...]
     stores: tuple[TokenStore, ...]
     weights: tuple[int, ...]
+    loss_of: int | None = None
 
     @classmethod
-    def of(cls, stores: Sequence[TokenStore], weights: Sequence[float] = (1.0,)) -> Dataset:
-        """Stores with weights.
+    def of(cls, stores: Sequence[TokenStore], weights: Sequence[float] = (1.0,), loss_of: int | None = None) -> Dataset:
+        """Stores with weights, and which of them a run's loss is of.
 
         Raises:
           StoreError: when their vocabularies differ, or two hold the same tokens.
@@ -99,7 +101,7 @@ class Dataset:
         names = tuple(store.path.name for store in stores)
         if len(set(names)) < len(names):
             names = tuple(str(store.path) for store in stores)
-        return cls(names, tuple(stores), whole_weights(weights))
+        return cls(names, tuple(stores), whole_weights(weights), loss_of)
 
     @property
     def mixed(self) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -27,7 +27,10 @@ from scaling import parameterization
 from scaling.config import ModelConfig, model_config, size
 from scaling.presets import preset
 
-__all__ = ["ModelConfig", "Transformer", "apply", "attention", "init", "model_config", "preset", "size"]
+__all__ = [
+    "Cache", "ModelConfig", "Transformer", "apply", "attention", "empty_cache", "extend", "init", "model_config", "prefill",
+    "preset", "resized", "rows_of", "size",
+]  # fmt: skip
 
 FLAT_DRAW = 20_000_000  # parameters
 
@@ -240,6 +243,51 @@ def _stack(c: ModelConfig) -> Any:
     )
 
 
+class Cache(NamedTuple):
+    """Keys and values of the tokens that a model has read, for later tokens to attend to (``prefill``, ``extend``).
+
+    A slot is a place for one token.  All rows of a batch take the same slots at a time; where a row has less to say, some stay
+    empty and are never attended to.  A token's position is the number of filled slots before it in its row.
+
+    Attributes:
+      k_BGKS, v_BGSK: of each layer, S slots, in the compute dtype, keys after their rotation.  An array for each, because a
+        layer cut from a stack is copied at every step; in these layouts both products of attention read memory in order.
+      filled_BS: bool, the slots that hold a token.
+      used: int32 (), how many slots are taken: the next token goes there.
+    """
+
+    k_BGKS: tuple[Array, ...]
+    v_BGSK: tuple[Array, ...]
+    filled_BS: Array
+    used: Array
+
+    @property
+    def slots(self) -> int:
+        """S."""
+        return self.filled_BS.shape[1]
+
+
+def attention_to_cache(q_BTHK: Array, k_BGKS: Array, v_BGSK: Array, *, scale: float, allowed_BTS: Array) -> Array:
+    """As ``attention``, over keys and values as a cache holds them."""
+    (B, T, H, K), G = q_BTHK.shape, k_BGKS.shape[1]
+    q_BGRTK = jnp.moveaxis((q_BTHK * scale).reshape(B, T, G, H // G, K), 1, 3)  # R queries of a token read the same key
+    scores_BGRTS = jnp.einsum("BGRTK,BGKS->BGRTS", q_BGRTK, k_BGKS, preferred_element_type=jnp.float32)
+    scores_BGRTS = jnp.where(allowed_BTS[:, None, None], scores_BGRTS, -jnp.inf)
+    weights_BGRTS = jnp.exp(scores_BGRTS - scores_BGRTS.max(axis=-1, keepdims=True))
+    out_BGRTK = jnp.einsum("BGRTS,BGSK->BGRTK", weights_BGRTS.astype(v_BGSK.dtype), v_BGSK, preferred_element_type=jnp.float32)
+    out_BGRTK = out_BGRTK / weights_BGRTS.sum(axis=-1, keepdims=True)
+    return jnp.moveaxis(out_BGRTK, 3, 1).reshape(B, T, H, K).astype(q_BTHK.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Continuation:
+    """How ``extend`` differs from ``apply``: tokens that go on from earlier ones, and what takes them through the blocks."""
+
+    positions_BT: Array
+    end: int  # no position lies beyond it
+    blocks: Callable[[Array, tuple[Array, Array] | None], Array]
+
+
 class Transformer(_Parts):
     """A decoder-only language model."""
 
@@ -247,21 +295,25 @@ class Transformer(_Parts):
     forms: Forms = PLAIN
 
     @nn.compact
-    def __call__(self, tokens_BT: Array, positions_BT: Array | None = None, allowed_BTS: Array | None = None) -> Array:
+    def __call__(self, tokens_BT: Array, allowed_BTS: Array | None = None, after: _Continuation | None = None) -> Array:
         c = self.config
-        positions = np.arange(tokens_BT.shape[1]) if positions_BT is None else positions_BT
+        positions = np.arange(tokens_BT.shape[1]) if after is None else after.positions_BT
         embedding_VD = self.get("embedding", c.vocab_size, c.width)
         x_BTD = embedding_VD[tokens_BT]
         if c.positions == "learned":
             x_BTD += self.get("positions", c.context, c.width)[positions]
         x_BTD *= parameterization.input_multiplier(c)  # both tables are stored at the same scale
         if c.positions == "sinusoidal":
-            x_BTD += sinusoids(positions, c.width)
+            # Of traced positions as well the angles are computed beforehand, in float64.
+            x_BTD += sinusoids(positions, c.width) if after is None else sinusoids(np.arange(after.end), c.width)[positions]
         x_BTD = self.forms.constrain(x_BTD.astype(c.dtype))
         x_BTD = nn.Dropout(c.dropout, deterministic=self.deterministic)(x_BTD)
         turns = rotary_turns(positions, c.head_size, c.rope_base) if c.positions == "rotary" else None
-        blocks = _stack(c)(c, True, self.deterministic, self.forms, name="blocks")
-        x_BTD, _ = blocks(x_BTD, turns, allowed_BTS)
+        if after is None:
+            blocks = _stack(c)(c, True, self.deterministic, self.forms, name="blocks")
+            x_BTD, _ = blocks(x_BTD, turns, allowed_BTS)
+        else:
+            x_BTD = after.blocks(x_BTD, turns)
         if c.norm_position == "pre":
             x_BTD = Norm(c, name="final_norm")(x_BTD)
         head_DV = embedding_VD.T if c.tied_head else self.get("head", c.width, c.vocab_size)
@@ -289,8 +341,121 @@ def apply(
     """
     module = Transformer(config, deterministic=dropout_key is None, forms=forms)
     rngs = None if dropout_key is None else {"dropout": dropout_key}
-    logits_BTV: Any = module.apply({"params": params}, tokens_BT, None, allowed_BTS, rngs=rngs)
+    logits_BTV: Any = module.apply({"params": params}, tokens_BT, allowed_BTS, rngs=rngs)
     return logits_BTV
+
+
+def empty_cache(config: ModelConfig, batch: int, length: int) -> Cache:
+    """A cache of ``length`` empty slots for ``batch`` rows."""
+    B, G, K, S = batch, config.kv_heads, config.head_size, length
+    k, v = (tuple(jnp.zeros(shape, config.dtype) for _ in range(config.depth)) for shape in ((B, G, K, S), (B, G, S, K)))
+    return Cache(k, v, jnp.zeros((batch, length), bool), jnp.zeros((), jnp.int32))
+
+
+def rows_of(cache: Cache, rows_B: Array | np.ndarray) -> Cache:
+    """The cache of these rows: ``np.zeros(16, int)`` makes sixteen of the one that a common beginning was read into."""
+    k, v, filled_BS = jax.tree.map(lambda x: x[rows_B], cache[:3])
+    return Cache(k, v, filled_BS, cache.used)
+
+
+def resized(cache: Cache, length: int) -> Cache:
+    """The same with ``length`` slots: with more empty ones at the end, or without the last ones, which must be empty."""
+
+    def fit(x: Array, axis: int) -> Array:
+        more = [(0, max(0, length - cache.slots) if i == axis else 0) for i in range(x.ndim)]
+        return jax.lax.slice_in_dim(jnp.pad(x, more), 0, length, axis=axis)
+
+    k, v = tuple(fit(x, 3) for x in cache.k_BGKS), tuple(fit(x, 2) for x in cache.v_BGSK)
+    return Cache(k, v, fit(cache.filled_BS, 1), cache.used)
+
+
+def prefill(
+    config: ModelConfig,
+    params: Any,
+    tokens_BT: Array,
+    length: int,
+    *,
+    real_BT: Array | None = None,
+    wanted_BN: Array | None = None,
+    forms: Forms = PLAIN,
+) -> tuple[Array, Cache]:
+    """As ``extend`` of an empty cache of ``length`` slots (at least T), without the cost of looking for tokens in it."""
+    empty = empty_cache(config, tokens_BT.shape[0], 0)
+    logits, cache = extend(config, params, tokens_BT, empty, real_BT=real_BT, wanted_BN=wanted_BN, forms=forms)
+    return logits, resized(cache, length)
+
+
+def extend(
+    config: ModelConfig,
+    params: Any,
+    tokens_BT: Array,
+    cache: Cache,
+    *,
+    real_BT: Array | None = None,
+    wanted_BN: Array | None = None,
+    positions_BT: Array | None = None,
+    allowed_BTS: Array | None = None,
+    forms: Forms = PLAIN,
+) -> tuple[Array, Cache]:
+    """Reads tokens that follow those in ``cache``: logits_BTV, as ``apply`` of the whole text has them, and the cache after.
+
+    The next T slots become theirs.  The caller sees to it that they are there (where they are not, XLA writes over the last
+    ones: then the logits of more than one token are still right, the cache is not) and that learned positions stay below
+    ``config.context``.
+
+    Args:
+      tokens_BT: int32 ids.
+      real_BT: bool, False at padding, which may stand anywhere: later tokens never attend to it, and its logits mean nothing.
+      wanted_BN: of each row the tokens (indices into T) whose logits are wanted; logits_BNV are returned.
+      positions_BT, allowed_BTS: of tokens that do not all follow each other, such as branches of one text: their positions, and
+        which of the new tokens (S = T) each sees, in place of those up to itself.
+      forms: as in ``apply``; attention to what is in a cache has its own form, ``attention_to_cache``.
+    """
+    (B, T), old = tokens_BT.shape, cache.slots
+    real = jnp.ones((B, T), bool) if real_BT is None else real_BT
+    if positions_BT is None:
+        before_B1 = cache.filled_BS.sum(axis=1, keepdims=True, dtype=jnp.int32)
+        positions_BT = before_B1 + jnp.cumsum(real, axis=1, dtype=jnp.int32) - real
+    if allowed_BTS is None and (old or real_BT is not None):
+        # Padding sees itself: a softmax over nothing is no number, and no number times a weight of zero is none either.
+        allowed_BTS = (real[:, None] & np.tri(T, dtype=bool)) | np.eye(T, dtype=bool)
+    at_once = old > 0 and T == 1  # one token is written into its slot and then read there: nothing is copied
+    if old:
+        seen_BTS = jnp.broadcast_to(cache.filled_BS[:, None], (B, T, old))
+        if at_once:
+            allowed_BTS = jax.lax.dynamic_update_slice_in_dim(seen_BTS, allowed_BTS, cache.used, 2)
+        else:
+            allowed_BTS = jnp.concatenate([seen_BTS, allowed_BTS], axis=2)
+    kept: list[tuple[Array, Array]] = []
+
+    def attention_in(layer: int) -> Callable[..., Array]:
+        def attention(q_BTHK: Array, k_BTGK: Array, v_BTGK: Array, **options: Any) -> Array:
+            new = (jnp.moveaxis(k_BTGK, 1, 3), 3), (jnp.swapaxes(v_BTGK, 1, 2), 2)
+            if not old:
+                kept.append((new[0][0], new[1][0]))
+                return forms.attention(q_BTHK, k_BTGK, v_BTGK, **options)
+            past = cache.k_BGKS[layer], cache.v_BGSK[layer]
+            pairs = list(zip(past, new, strict=True))
+            k, v = (jax.lax.dynamic_update_slice_in_dim(x, y, cache.used, axis) for x, (y, axis) in pairs)
+            kept.append((k, v))
+            if not at_once:
+                k, v = (jnp.concatenate([x, y], axis) for x, (y, axis) in pairs)
+            return attention_to_cache(q_BTHK, k, v, scale=options["scale"], allowed_BTS=options["allowed_BTS"])
+
+        return attention
+
+    def blocks(x_BTD: Array, turns: tuple[Array, Array] | None) -> Array:
+        for layer in range(config.depth):  # written out, whether ``apply`` scans them or not: there is no gradient to store
+            block = Block(config, True, True, dataclasses.replace(forms, attention=attention_in(layer)))
+            weights = jax.tree.map(lambda x, layer=layer: x[layer], params["blocks"])
+            x_BTD, _ = block.apply({"params": weights}, x_BTD, turns, allowed_BTS)
+        return x_BTD if wanted_BN is None else jnp.take_along_axis(x_BTD, wanted_BN[..., None], axis=1)
+
+    after = _Continuation(positions_BT, old + T, blocks)
+    logits: Any = Transformer(config, forms=forms).apply({"params": params}, tokens_BT, None, after)
+    k, v = zip(*kept, strict=True)
+    filled_BS = jax.lax.dynamic_update_slice_in_dim(cache.filled_BS, real, cache.used, 1) if old else real
+    return logits, Cache(k, v, filled_BS, cache.used + T)
 
 
 @functools.lru_cache(maxsize=32)

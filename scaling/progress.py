@@ -7,7 +7,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 _IMPORTED = time.monotonic()
@@ -56,11 +56,19 @@ class LossTrack:
     recent: list[float] = dataclasses.field(default_factory=list)
     lowest: float | None = None
 
-    def add(self, step: int, loss: float, grad_norm: float) -> str | None:
-        """Counts one step's loss; returns the cause when the run has diverged."""
+    def add(self, step: int, loss: float, grad_norm: float, told: Sequence[float] | None = None) -> str | None:
+        """Counts one step's loss; returns the cause when the run has diverged.
+
+        Args:
+          step: its number.
+          loss: of the whole batch.
+          grad_norm: of the gradient.
+          told: losses of the windows that rows tell of, where that is a part of the batch.
+        """
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             return f"step {step}: loss {loss}, gradient norm {grad_norm}: not finite; lower optim.lr or raise the warm-up"
-        self.total, self.count = self.total + loss, self.count + 1
+        told = [loss] if told is None else told
+        self.total, self.count = self.total + sum(told), self.count + len(told)
         self.recent = [*self.recent[-(SPIKE_WINDOW - 1) :], loss]
         if len(self.recent) == SPIKE_WINDOW:
             mean = sum(self.recent) / SPIKE_WINDOW
@@ -70,9 +78,9 @@ class LossTrack:
             self.lowest = mean if self.lowest is None else min(mean, self.lowest)
         return None
 
-    def take_mean(self) -> float:
-        """Mean loss since the last call."""
-        mean = self.total / self.count
+    def take_mean(self) -> float | None:
+        """Mean loss since the last call; None where there was none to tell of."""
+        mean = self.total / self.count if self.count else None
         self.total, self.count = 0.0, 0
         return mean
 

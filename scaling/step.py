@@ -29,10 +29,12 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Of one step, float32 (): mean nats per token, z-loss apart, and the gradient's norm before clipping."""
+    """Of one step, float32: mean nats per token, z-loss apart (), the gradient's norm before clipping (), and where one source
+    of a mixture is reported (``data.loss_of``) the mean nats per token of each window (B,)."""
 
     loss: Array
     grad_norm: Array
+    loss_B: Array | None = None
 
 
 def named_key(seed: int, name: str) -> Array:
@@ -46,16 +48,19 @@ def init_state(config: TrainConfig, tx: optax.GradientTransformation, key: Array
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
 
 
-def loss_fn(config: TrainConfig, params: Any, windows: Array, forms: model.Forms, key: Array | None) -> tuple[Array, Array]:
-    """Mean nats per target over windows (B, T + 1), with and (second) without z-loss."""
+def loss_fn(
+    config: TrainConfig, params: Any, windows: Array, forms: model.Forms, key: Array | None
+) -> tuple[Array, tuple[Array, Array | None]]:
+    """Mean nats per target over windows (B, T + 1), with and (second) without z-loss; last ``Metrics.loss_B``."""
     example = objectives.next_token(windows)
     logits_BTV = model.apply(config.model, params, example.inputs_BT, dropout_key=key, forms=forms)
     nats_BT, log_z_BT = objectives.cross_entropy(logits_BTV, example.targets_BT)
     total = example.weights_BT.sum()
     nats = (nats_BT * example.weights_BT).sum() / total
+    told = nats, (nats_BT * example.weights_BT).sum(1) / example.weights_BT.sum(1) if config.data.loss_of else None
     if not config.model.z_loss:
-        return nats, nats
-    return nats + config.model.z_loss * (jnp.square(log_z_BT) * example.weights_BT).sum() / total, nats
+        return nats, told
+    return nats + config.model.z_loss * (jnp.square(log_z_BT) * example.weights_BT).sum() / total, told
 
 
 CACHED_TOKENS = 1024  # of a micro-batch on a CPU, whose activations then stay in cache: docs/performance.md
@@ -89,24 +94,25 @@ def train_step(
     gradient = jax.value_and_grad(functools.partial(loss_fn, config), has_aux=True)
     n = micro_batches(config, mesh, windows.shape[0])
     if n == 1:
-        (_, nats), grads = gradient(state.params, windows, forms, key)
+        (_, (nats, loss_B)), grads = gradient(state.params, windows, forms, key)
     else:
         # Micro-batch i takes rows i::n, so that each is spread over the data axis as the whole batch is.
         parts = jnp.swapaxes(windows.reshape(-1, n, windows.shape[1]), 0, 1)
 
-        def add(carry: Any, part: tuple[Array, Array]) -> tuple[Any, None]:
+        def add(carry: Any, part: tuple[Array, Array]) -> tuple[Any, Array | None]:
             i, rows = part
-            (_, nats), grads = gradient(
+            (_, (nats, loss_B)), grads = gradient(
                 state.params, forms.constrain(rows), forms, None if key is None else jax.random.fold_in(key, i)
             )
-            return jax.tree.map(jnp.add, carry, (nats, grads)), None
+            return jax.tree.map(jnp.add, carry, (nats, grads)), loss_B
 
         zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
-        total, _ = jax.lax.scan(add, zeros, (jnp.arange(n), parts))
+        total, parts_loss = jax.lax.scan(add, zeros, (jnp.arange(n), parts))
+        loss_B = None if parts_loss is None else parts_loss.T.reshape(-1)
         nats, grads = jax.tree.map(lambda x: x / n, total)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optim.apply_updates(state.params, updates, lr)
-    return TrainState(state.step + 1, params, opt_state), Metrics(nats, optim.global_norm(grads))
+    return TrainState(state.step + 1, params, opt_state), Metrics(nats, optim.global_norm(grads), loss_B)
 
 
 def eval_step(config: TrainConfig, forms: model.Forms, params: Any, windows: Array) -> Array:

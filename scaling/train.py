@@ -21,7 +21,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +30,15 @@ from jax.experimental import multihost_utils
 
 from scaling import checkpoint, cli, config, data, flops, optim, partition, processes, runs, step
 from scaling import job as jobs
+from scaling.evals.items import TaskError
 from scaling.job import Job
 from scaling.progress import Chrono, LossTrack
 from scaling.sources import SourceError
 from scaling.store import StoreError
 from scaling.tokenizer import VocabularyError
+
+if TYPE_CHECKING:
+    from scaling.evals.asking import Ask
 
 LOG_ROWS = 400  # training rows over a whole run, evenly spaced by step, so that a resumed run writes the same ones
 ATTEMPT_SECONDS = 5.0  # how often the attempt's record is renewed
@@ -84,11 +88,20 @@ class StopRequest:
         signal.signal(number, signal.SIG_DFL)  # asked once more, it ends at once
 
 
+class _Pending(NamedTuple):
+    """A step that was dispatched and not read yet: its number, metrics, learning rate and windows."""
+
+    at: int
+    metrics: step.Metrics
+    lr: np.float32
+    ids: np.ndarray
+
+
 class Run:
     """The state of one attempt: what the loop reads and writes."""
 
-    def __init__(self, job: Job, programs: step.Programs, device: dict[str, Any], chrono: Chrono):
-        self.job, self.chrono, self.programs = job, chrono, programs
+    def __init__(self, job: Job, programs: step.Programs, device: dict[str, Any], ask: Ask | None, chrono: Chrono):
+        self.job, self.chrono, self.programs, self.ask = job, chrono, programs, ask
         self.lead = jax.process_index() == 0  # the one process of a run that writes its small files
         self.peak = device["peak_flops"] and device["peak_flops"] * programs.mesh.size
         context = job.config.model.context
@@ -175,9 +188,8 @@ class Run:
         if time.monotonic() - self._printed_at > PRINT_SECONDS or at == plan.steps:
             self._printed_at = time.monotonic()
             of_peak = f"  MFU {mfu:.1%}" if mfu else ""
-            print(
-                f"step {at:,}/{plan.steps:,}  loss {row['loss']:.4f}  lr {lr:.2e}  {speed:,.0f} tokens/s{of_peak}", flush=True
-            )
+            loss = "-" if row["loss"] is None else f"{row['loss']:.4f}"
+            print(f"step {at:,}/{plan.steps:,}  loss {loss}  lr {lr:.2e}  {speed:,.0f} tokens/s{of_peak}", flush=True)
 
     def validate(self) -> dict[str, Any]:
         """Loss over the fixed validation windows: nats per token with standard error, and bits per byte."""
@@ -192,6 +204,27 @@ class Run:
         for name, source in row.get("sources", {}).items():
             print(f"  {name}: {source['loss']:.4f} nats/token, {source['bpb']:.4f} bits/byte", flush=True)
         return row
+
+    def probe(self) -> None:
+        """Asks the tasks of ``config.probe`` and records the answers; a model that cannot answer goes on training."""
+        if not self.job.config.probe.suite:
+            return
+        params = self.state.params
+        if jax.process_count() > 1:  # every process gives its part, the first one asks
+            params = multihost_utils.process_allgather(params, tiled=True)
+        if self.ask is None:
+            return
+        from scaling.evals import asking  # SciPy comes with it, which a run that asks nothing does not need
+
+        with self._between_steps("eval"):
+            position = asking.Position(**self._position(self.at))
+            tokenizer = self.job.data.stores[0].tokenizer
+            try:
+                rows = asking.score_now(self.job.config.model, params, tokenizer, self.ask, position, self.job.run_dir)
+            except TaskError as error:
+                print(f"step {self.at:,}  not asked: {error}", flush=True)
+            else:
+                print("\n".join(f"step {self.at:,}  {line}" for line in asking.in_words(rows)), flush=True)
 
     def _window_nats(self) -> Iterator[np.ndarray]:
         """Nats per window, a batch at a time; the last batch is filled up with its first window."""
@@ -231,7 +264,7 @@ class Run:
         eval_steps = {
             plan.fork_steps + round(i * (plan.steps - plan.fork_steps) / job.config.evals) for i in range(1, job.config.evals)
         }
-        pending: tuple[int, step.Metrics, np.float32] | None = None
+        pending: _Pending | None = None
         self._doing = "train"
         self.record_attempt()
         while self.at < plan.steps:
@@ -246,7 +279,7 @@ class Run:
             ids = self.stream.window_ids(self.at * job.rows, (self.at + 1) * job.rows)
             self.ids_hash = data.ids_hash(self.ids_hash, ids)
             self.at += 1
-            pending = (self.at, metrics, lr)
+            pending = _Pending(self.at, metrics, lr, ids)
             stop = self._asked_to_stop()
             evaluate = self.at in eval_steps
             save = stop or self.at in plan.marks or self.at == plan.steps or self._save_is_due()
@@ -256,26 +289,35 @@ class Run:
                     return cause
                 if evaluate:
                     self.validate()
+                if self.at in plan.marks and self.at < plan.steps:
+                    self.probe()
                 if save:
                     self.save()
             if stop:
                 break
         return None
 
-    def _read(self, pending: tuple[int, step.Metrics, np.float32] | None, log_every: int) -> str | None:
+    def _read(self, pending: _Pending | None, log_every: int) -> str | None:
         """Fetches a dispatched step's metrics, writes a row when one is due; returns the cause of a divergence."""
         if pending is None:
             return None
-        at, metrics, lr = pending
+        at, metrics = pending.at, pending.metrics
         with self.chrono("train"):
             loss, grad_norm = float(metrics.loss), float(metrics.grad_norm)
         self.attempt.setdefault("first_step_after", round(self.chrono.total(), 3))
-        cause = self.track.add(at, loss, grad_norm)
+        cause = self.track.add(at, loss, grad_norm, self._told(pending))
         if cause is None and (at % log_every == 0 or at == self.job.plan.steps):
-            self.train_row(at, grad_norm, float(lr))
+            self.train_row(at, grad_norm, float(pending.lr))
         if time.monotonic() - self._recorded_at > ATTEMPT_SECONDS:
             self.record_attempt()
         return cause
+
+    def _told(self, pending: _Pending) -> list[float] | None:
+        """Losses of the windows of the one source that is reported, where there is one."""
+        source, loss_B = self.job.data.loss_of, pending.metrics.loss_B
+        if loss_B is None or source is None or not isinstance(self.stream, data.Mixture):
+            return None
+        return np.asarray(loss_B)[self.stream.of_source(pending.ids, source)].tolist()
 
     def _asked_to_stop(self) -> bool:
         return self.checkpoints.reached_preemption(self.at) if jax.process_count() > 1 else self.stop.asked
@@ -292,6 +334,8 @@ class Run:
         plan = self.job.plan
         stopped = cause is None and self.at < plan.steps
         row = None if cause or stopped else self.validate()
+        if row is not None:
+            self.probe()
         with self._between_steps("checkpoint"):
             self.checkpoints.wait()
             self.checkpoints.close()
@@ -313,6 +357,7 @@ class Opened(NamedTuple):
     job: Job
     programs: step.Programs
     device: dict[str, Any]
+    ask: Ask | None  # of the first process alone
 
 
 def open_run(job: Job, held: contextlib.ExitStack) -> Opened | int:
@@ -322,7 +367,7 @@ def open_run(job: Job, held: contextlib.ExitStack) -> Opened | int:
       the run, or an exit status where there is nothing to train.
 
     Raises:
-      ConfigError, RunError: for what cannot be used.
+      ConfigError, RunError, TaskError: for what cannot be used.
     """
     lead = jax.process_index() == 0
     if lead:
@@ -339,10 +384,19 @@ def open_run(job: Job, held: contextlib.ExitStack) -> Opened | int:
     device = peak_flops()
     programs = step.make_programs(job.config, partition.make_mesh(job.config.machine, job.rows))
     partition.process_block(programs.mesh)
+    ask = _ask(job.config.probe) if lead else None
     if lead:
         jobs.open_run_dir(job, device)
         print(job.summary(), flush=True)
-    return Opened(job, programs, device)
+    return Opened(job, programs, device, ask)
+
+
+def _ask(probe: config.ProbeConfig) -> Ask | None:
+    if not probe.suite:
+        return None
+    from scaling.evals import asking
+
+    return asking.of_config(probe)
 
 
 def train(make_job: Callable[[], Job], chrono: Chrono) -> int:
@@ -396,7 +450,7 @@ def main(argv: list[str] | None = None) -> int:
             processes.leave()
         return status
 
-    return cli.guarded(run, StoreError, SourceError, VocabularyError, data.StreamError)
+    return cli.guarded(run, StoreError, SourceError, VocabularyError, data.StreamError, TaskError)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import strategies as st
 from training import Trainer, wait_for
 
-from scaling import config, corpus, data, markov, mixture, runs, sweep
+from scaling import config, corpus, data, markov, mixture, partition, runs, step, sweep
 from scaling.data import Mixture, Rows, StreamError, Validation, ids_hash, loader, open_stream
 from scaling.launch.__main__ import main as launch
 from scaling.mixture import Dataset, counts, epoch_windows, whole_weights
@@ -296,6 +296,43 @@ def test_a_run_tells_tokens_and_losses_of_each_source(trainer: Trainer, dataset,
     assert (runs.read_json(tmp_path / "run" / runs.PLAN) or {})["ideal_loss"] is None
     stream = open_stream(dataset, CONTEXT, seed=0)
     assert last["ids_hash"] == f"{ids_hash(0, stream.window_ids(0, 1280)):012x}"
+
+
+@pytest.mark.parametrize("micro", (1, 2))
+def test_the_loss_of_one_source(trainer: Trainer, dataset, tmp_path, micro):
+    # fails when the run's losses are not those of the source that data.loss_of names: the step's against the evaluation of the
+    # same windows before it, micro-batches or not; the validation's against that source's own
+    chosen = dataset.stores[2]
+    trainer.run(
+        tmp_path / "run", data__store="tokens/apidocs", data__mixture=pairs_of(dataset), data__loss_of=chosen.path, evals=1,
+        data__val_windows=16, data__epochs=1, budget="40 steps", machine__micro_batches=micro,
+    )  # fmt: skip
+    done = runs.read_json(tmp_path / "run" / runs.DONE) or {}
+    assert done["val_loss"] == done["sources"]["generated"]["loss"] != done["sources"]["small"]["loss"]
+    spec = config.from_resolved((runs.read_json(tmp_path / "run" / runs.CONFIG) or {})["config"])
+    programs = step.make_programs(spec, partition.make_mesh(spec.machine, 8))
+    stream = open_stream(dataset, CONTEXT, spec.seed)
+    ids = stream.window_ids(0, 8)
+    windows = stream.windows(ids)
+    state = programs.init(step.named_key(spec.seed, "init"))
+    nats = np.asarray(programs.evaluate(state.params, windows)) / CONTEXT
+    _, metrics = programs.train(state, windows, np.float32(0))
+    np.testing.assert_allclose(np.asarray(metrics.loss_B), nats, rtol=1e-5)
+    told = nats[stream.of_source(ids, 2)].mean()
+    assert runs.Member(tmp_path / "run").metrics()[0]["loss"] == pytest.approx(told, rel=1e-5) and told != nats.mean()
+
+
+def test_the_loss_of_one_source_is_part_of_what_a_run_is():
+    # fails when a run of another reported loss has the digest of this one, or one without any has another than before
+    tree = config.default_dict()
+    tree["data"] |= {"mixture": (("a", 1), ("b", 1))}
+    whole = config.resolve(tree)
+    tree["data"]["loss_of"] = "a"
+    digests = {config.digest(config.resolve(tree | {"data": tree["data"] | {"loss_of": of}}), "x") for of in ("a", "b")}
+    assert len({config.digest(whole, "x"), *digests}) == 3 and "loss_of" not in config.identity(whole)["data"]
+    tree["data"]["loss_of"] = "c"
+    with pytest.raises(config.ConfigError, match=r"data.loss_of='c': must be a store of data.mixture; there is 'a', 'b'"):
+        config.resolve(tree)
 
 
 @pytest.mark.slow

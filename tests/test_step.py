@@ -87,7 +87,7 @@ def test_z_loss_adds_the_square_of_log_z():
     c, plain = programs()
     cz, with_z = programs(model_z_loss=0.1)
     params = fresh(plain).params
-    total, nats = jax.jit(functools.partial(step.loss_fn, cz, forms=model.PLAIN, key=None))(params, batch())
+    total, (nats, _) = jax.jit(functools.partial(step.loss_fn, cz, forms=model.PLAIN, key=None))(params, batch())
     base, _ = jax.jit(functools.partial(step.loss_fn, c, forms=model.PLAIN, key=None))(params, batch())
     forward = jax.jit(functools.partial(step.model.apply, c.model))
     log_z = jax.nn.logsumexp(forward(params, batch()[:, :-1]), axis=-1)

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from analysis.scorecard import Score
 
 _CURVE_POINTS = 120  # of a training curve: what a screen shows
-_LABEL = "%{customdata}<extra></extra>"
+LABEL = "%{customdata}<extra></extra>"
 
 
-def _figure(x: str, y: str, title: str, log_x: bool = True, log_y: bool = True) -> Figure:
+def blank(x: str, y: str, title: str, log_x: bool = True, log_y: bool = True) -> Figure:
     """An empty figure with the report's axes."""
     import plotly.graph_objects as go
 
@@ -71,7 +71,7 @@ def compute(story: Story) -> Figure:
     """Loss against compute: every training curve, every run, the law at each size, the frontier with its band."""
     sizes = Sizes.of(story)
     colours = _colours(sizes)
-    out = _figure(f"C, training FLOPs ({story.convention})", "L, loss (nats per token)", "Loss against compute")
+    out = blank(f"C, training FLOPs ({story.convention})", "L, loss (nats per token)", "Loss against compute")
     _add_frontier(out, story)
     _add_curves(out, story, colours)
     if not sizes.many:
@@ -116,7 +116,7 @@ def _add_frontier(out: Figure, story: Story) -> None:
     )
     out.add_scatter(
         x=flops, y=band["loss"], mode="lines", line={"color": "black", "dash": "dash", "width": 2}, legendgroup="frontier",
-        name=f"frontier, {100 * story.level:g} %", customdata=label, hovertemplate=_LABEL,
+        name=f"frontier, {100 * story.level:g} %", customdata=label, hovertemplate=LABEL,
     )  # fmt: skip
 
 
@@ -175,7 +175,7 @@ def _add_runs(out: Figure, story: Story, sizes: Sizes, colours: dict[float, str]
         }
         out.add_scatter(
             x=[r.flops for r in fitted], y=[r.loss for r in fitted], mode="markers", name="measured", showlegend=False,
-            marker=marker | scale, customdata=[_run(r) for r in fitted], hovertemplate=_LABEL,
+            marker=marker | scale, customdata=[_run(r) for r in fitted], hovertemplate=LABEL,
         )  # fmt: skip
     else:
         for n, name in sizes.labels.items():
@@ -183,14 +183,14 @@ def _add_runs(out: Figure, story: Story, sizes: Sizes, colours: dict[float, str]
             out.add_scatter(
                 x=[r.flops for r in rows], y=[r.loss for r in rows], mode="markers", name=f"N {name}", legendgroup=name,
                 marker=marker | {"color": colours[n], "line": {"width": 0.8, "color": "white"}},
-                customdata=[_run(r) for r in rows], hovertemplate=_LABEL,
+                customdata=[_run(r) for r in rows], hovertemplate=LABEL,
             )  # fmt: skip
     left = [r for r in story.table.excluded if r.loss is not None]
     if left:
         out.add_scatter(
             x=[r.flops for r in left], y=[r.loss for r in left], mode="markers", name="left out",
             marker={"size": 8, "symbol": "circle-open", "color": [colours.get(r.n_params, "#888888") for r in left]},
-            customdata=[f"{_run(r)}<br>left out: {r.excluded}" for r in left], hovertemplate=_LABEL,
+            customdata=[f"{_run(r)}<br>left out: {r.excluded}" for r in left], hovertemplate=LABEL,
         )  # fmt: skip
 
 
@@ -226,7 +226,7 @@ def _add_targets(out: Figure, story: Story) -> None:
         marker=marker,
         name=f"largest rung, {how}",
         customdata=label,
-        hovertemplate=_LABEL,
+        hovertemplate=LABEL,
     )
     done = [t for t in story.targets if t["measured"] is not None]
     if done:
@@ -234,7 +234,7 @@ def _add_targets(out: Figure, story: Story) -> None:
             x=[t["flops"] for t in done], y=[t["measured"] for t in done], mode="markers", name="largest rung, measured",
             marker={"symbol": "star", "size": 14, "color": "#d4c11d", "line": {"width": 1, "color": "black"}},
             customdata=[f"{t['member']}<br>measured {t['measured']:.4f}, predicted {t['error_percent']:+.2f} %" for t in done],
-            hovertemplate=_LABEL,
+            hovertemplate=LABEL,
         )  # fmt: skip
 
 
@@ -243,14 +243,14 @@ def residuals(story: Story) -> Figure:
     assert story.boot is not None
     sizes = Sizes.of(story)
     colours = _colours(sizes)
-    out = _figure("C, training FLOPs", "off the law, %", "Residuals", log_y=False)
+    out = blank("C, training FLOPs", "off the law, %", "Residuals", log_y=False)
     off = 100 * np.expm1(story.boot.fit.residuals)
     rows = story.table.fitted
     out.add_hline(y=0, line={"color": "black", "width": 1})
     out.add_scatter(
         x=[r.flops for r in rows], y=off, mode="markers", showlegend=False,
         marker={"size": 8 if len(rows) < 60 else 5, "color": [colours.get(r.n_params, "#888888") for r in rows]},
-        customdata=[f"{_run(r)}<br>{v:+.2f} % off the law" for r, v in zip(rows, off, strict=True)], hovertemplate=_LABEL,
+        customdata=[f"{_run(r)}<br>{v:+.2f} % off the law" for r, v in zip(rows, off, strict=True)], hovertemplate=LABEL,
     )  # fmt: skip
     top = 1.15 * float(np.abs(off).max() or 1.0)
     out.update_yaxes(range=[-top, top])
@@ -260,7 +260,7 @@ def residuals(story: Story) -> Figure:
 
 def intervals(entries: Sequence[Entry], name: str, level: float) -> Figure:
     """An interval plot of the quantity ``name``, from top to bottom; what is not identified is grey and has no value."""
-    out = _figure(name, "", f"{name}, {100 * level:g} % intervals", log_x=False, log_y=False)
+    out = blank(name, "", f"{name}, {100 * level:g} % intervals", log_x=False, log_y=False)
     for identified, colour in ((True, "#2f5d8a"), (False, "#9aa4ae")):
         some = [e for e in entries if e.identified is identified]
         error = {
@@ -271,7 +271,7 @@ def intervals(entries: Sequence[Entry], name: str, level: float) -> Figure:
         marker = {"size": 9 if identified else 0.1, "color": colour}
         out.add_scatter(
             x=[e.value for e in some], y=[e.label for e in some], mode="markers", error_x=error, marker=marker,
-            showlegend=False, customdata=[e.words() for e in some], hovertemplate=_LABEL,
+            showlegend=False, customdata=[e.words() for e in some], hovertemplate=LABEL,
         )  # fmt: skip
     _rows(out, [e.label for e in entries])
     return out
@@ -279,7 +279,7 @@ def intervals(entries: Sequence[Entry], name: str, level: float) -> Figure:
 
 def scorecard(scores: Sequence[Score]) -> Figure:
     """Every scored prediction, in percent off what was measured: inside its interval or not."""
-    out = _figure("prediction over measured, %", "", "Predictions against what came", log_x=False, log_y=False)
+    out = blank("prediction over measured, %", "", "Predictions against what came", log_x=False, log_y=False)
     for hit, colour, name in ((True, "#1a7f37", "inside its interval"), (False, RED, "outside")):
         some = [s for s in scores if s.hit is hit]
         if not some:
@@ -296,7 +296,7 @@ def scorecard(scores: Sequence[Score]) -> Figure:
         ]
         out.add_scatter(
             x=off, y=[s.member for s in some], error_x=error, mode="markers", name=name,
-            marker={"size": 9, "color": colour}, customdata=label, hovertemplate=_LABEL,
+            marker={"size": 9, "color": colour}, customdata=label, hovertemplate=LABEL,
         )  # fmt: skip
     out.add_vline(x=0, line={"color": "black", "width": 1})
     _rows(out, list(dict.fromkeys(s.member for s in scores)))
@@ -312,7 +312,7 @@ def _rows(out: Figure, labels: list[str]) -> None:
 
 def profile(p: Profile, fitted: float) -> Figure:
     """The objective re-optimised at fixed values of one parameter, and the interval that it gives."""
-    out = _figure(p.name, "objective", f"Profile of {p.name}", log_x=False, log_y=False)
+    out = blank(p.name, "objective", f"Profile of {p.name}", log_x=False, log_y=False)
     x, top = seen(p)
     lo, hi = (float(np.clip(e, *x)) for e in p.interval)
     out.add_vrect(x0=lo, x1=hi, fillcolor="#2f5d8a", opacity=0.1, line_width=0)
@@ -340,7 +340,7 @@ def bowls(found: Sequence[Bowl]) -> Figure:
     """Loss against N at each budget: points (hollow where not used), the fitted curve, and its least point."""
     from plotly.colors import sample_colorscale
 
-    out = _figure("N, parameters", "L, loss (nats per token)", "IsoFLOP profiles")
+    out = blank("N, parameters", "L, loss (nats per token)", "IsoFLOP profiles")
     out.update_xaxes(tickformat="~s", exponentformat="none")
     counts = np.concatenate([b.n_params for b in found])
     _span(out, counts.min() / 1.2, counts.max() * 1.2)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis import approaches, conventions, fit, identify, profile, scorecard, words
+from analysis import approaches, conventions, downstream, fit, identify, profile, scorecard, words
+from analysis.reporting import abilities
 from analysis.story import Story
 
 DRAWS = 300  # of the approaches: the ends of a 90 % interval are then known to a tenth of its width
@@ -27,6 +28,8 @@ class Findings:
     deltas: dict[str, fit.Fit]
     scores: list[scorecard.Score]  # of this sweep
     around: list[scorecard.Score]  # of all sweeps beside it
+    tasks: list[downstream.Task]  # that the members were asked
+    forecasts: list[downstream.Forecast]  # of the largest size's scores
 
 
 def find(story: Story) -> Findings:
@@ -34,8 +37,9 @@ def find(story: Story) -> Findings:
     table, found = story.table, story.found
     own = scorecard.scores(table.source) if table.kind == "runs" else []
     around = scorecard.around(table.source) if table.kind == "runs" else []
+    tasks, forecasts = abilities.find(table.source, table, story.level) if table.kind == "runs" else ([], [])
     if found is None or found.chinchilla is None or identify.inseparable(found.chinchilla.fit):
-        return Findings(None, None, (), {}, None, {}, own, around)
+        return Findings(None, None, (), {}, None, {}, own, around, tasks, forecasts)
     boot, level = found.chinchilla, story.level
     errors, note = profile.standard_errors(boot.fit, boot)
     profiles = [_or_none(lambda name=name: profile.profile(boot.fit, name, level=level, boot=boot)) for name in PROFILED]
@@ -43,7 +47,7 @@ def find(story: Story) -> Findings:
         _or_none(lambda: approaches.side_by_side(table, story.curves, boot, level=level, draws=DRAWS)),
         _or_none(lambda: conventions.table_of(table, story.settings.delta, level)),
         tuple(p for p in profiles if p is not None),
-        errors, note, profile.delta_sweep(table), own, around,
+        errors, note, profile.delta_sweep(table), own, around, tasks, forecasts,
     )  # fmt: skip
 
 
@@ -67,6 +71,7 @@ def to_json(f: Findings) -> dict[str, Any]:
         "deltas": {name: g.params for name, g in f.deltas.items()},
         "predictions": scorecard.to_json(f.scores),
         "predictions_around": scorecard.to_json(f.around),
+        "forecasts": [downstream.forecast_json(forecast) for forecast in f.forecasts],
     }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from analysis import approaches, conventions, identify, words
 from analysis.intervals import Bootstrap
-from analysis.reporting import charts, methods, page, references
+from analysis.reporting import abilities, charts, methods, page, references
 from analysis.reporting.findings import Findings
 from analysis.reporting.page import Cell, Section
 from analysis.scorecard import record
@@ -20,7 +20,7 @@ def all_of(story: Story, found: Findings) -> list[Section]:
     """In the order of the page; those that have nothing to say are left out."""
     known = methods.manifests(story.table)
     out = [_law(story, known), _scorecard(story, found), _allocation(story, found), _doubt(story, found)]
-    out.append(_conventions(story, found))
+    out += [_conventions(story, found), abilities.section(found.tasks, found.forecasts)]
     return [s for s in [*out, _methods(story, known), _runs(story, known), _references(story, found, known)] if s is not None]
 
 

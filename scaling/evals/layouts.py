@@ -165,14 +165,7 @@ def _rows(file: pathlib.Path, layout: str | None) -> Iterator[tuple[Place, Row]]
 
 
 def _parsed(file: pathlib.Path, layout: str | None) -> Iterator[tuple[int, Any]]:
-    data = file.read_bytes()
-    if not data.strip():
-        raise TaskError(f"{file}: is empty; restore it")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise TaskError(f"{file}: line {line}: byte 0x{data[error.start]:02x} is not UTF-8; save it as UTF-8") from None
+    text = _text(file)
     if file.suffix == ".csv":
         yield from _csv(file, text, layout)
     elif file.suffix == ".json":
@@ -184,6 +177,17 @@ def _parsed(file: pathlib.Path, layout: str | None) -> Iterator[tuple[int, Any]]
     else:
         lines = text.split("\n")  # not splitlines: U+2028 may stand in a text
         yield from ((n, _json(line, Place(str(file), n))) for n, line in enumerate(lines, 1) if line.strip())
+
+
+def _text(file: pathlib.Path) -> str:
+    data = file.read_bytes()
+    if not data.strip():
+        raise TaskError(f"{file}: is empty; restore it")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise TaskError(f"{file}: line {line}: byte 0x{data[error.start]:02x} is not UTF-8; save it as UTF-8") from None
 
 
 def _json(text: str, place: Place) -> Any:
@@ -247,13 +251,7 @@ def _check_subjects(name: str, tables: Mapping[str, Table], only: Sequence[str])
         raise TaskError(f"{name}: {len(missing)} of MMLU's 57 subjects are missing: {_some(missing)}; {remedy}")
 
 
-def _task(
-    name: str,
-    table: Mapping[str, list[tuple[Place, Row]]],
-    groups: Mapping[str, str],
-    cot: pathlib.Path | None,
-    notes: list[str],
-) -> Task:
+def _task(name: str, table: Table, groups: Mapping[str, str], cot: pathlib.Path | None, notes: list[str]) -> Task:
     """A task of its rows by split."""
     kinds = {s: rows.kind_of(found[0][1], found[0][0]) for s, found in table.items()}
     kind = kinds.get(TEST) or next(iter(kinds.values()))
@@ -318,13 +316,15 @@ def _worked_shots(file: pathlib.Path, template: Template) -> tuple[Template, tup
     Raises:
       TaskError: where it is not written as BIG-bench-hard's are.
     """
-    _, _, body = file.read_text(encoding="utf-8").partition("\n-----\n")
+    _, _, body = _text(file).replace("\r\n", "\n").partition("\n-----\n")
     header, *blocks = body.rstrip("\n").split("\n\nQ: ")
     shots, between = [], "\n"
     for number, block in enumerate(blocks):
         found = re.fullmatch(r"(.*?)\nA: Let's think step by step\.([\n ])(.*) So the answer is (.*?)\.", block, re.DOTALL)
         if found is None:
-            raise TaskError(f"{file}: example {number + 1} is not 'Q: … A: Let's think step by step. … So the answer is ….'")
+            raise TaskError(
+                f"{file}: example {number + 1}: {block!r:.60} is not 'Q: … A: Let's think step by step. … So the answer is ….'"
+            )
         between = found[2]
         shots.append(Item(f"dev/{number}", found[1], target=found[4], cot=found[3]))
     if not shots:

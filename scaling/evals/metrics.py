@@ -14,7 +14,7 @@ Of the right answer in every format (in ``cot``: of the worked answer, where the
   nll_token, nll_byte   the same per token and per UTF-8 byte, item by item, then averaged
   p_gold_raw      exp(-nll), not normalised over choices
 Of generated text (``generate``, ``cot``):
-  exact_match     what was generated is the answer, after ``normal`` on both; in ``cot`` what follows the task's marker is it
+  exact_match     what was generated is the answer, after ``normal`` on both; in ``cot`` what follows its marker
   edit            Levenshtein distance in tokens over the longer length: 0 for equal, 1 for nothing in common
 
 Accuracies and exact match have Wilson's interval, all others that of the item bootstrap; standard errors are those of the
@@ -162,12 +162,13 @@ def _generated(
 
 
 def answer_of(generated: str, format: str, task: Task) -> str:
-    """The answer in generated text, normal; in ``cot`` what follows the first marker (the end of ``Template.cot``) on its
-    line, '' without one."""
+    """The answer in generated text, normal; in ``cot`` what follows the last marker (the end of ``Template.cot``) on its line,
+    before the ``separator`` that ends an example, '' without a marker."""
     if format == "cot":
+        generated = generated.partition(task.template.separator)[0]
         marker = task.template.cot.rpartition("{cot}")[2].strip()
-        found = re.search(re.escape(marker) + r"[ \t]*([^\n]*)", generated, re.IGNORECASE)
-        generated = found[1] if found else ""
+        ends = [found.end() for found in re.finditer(re.escape(marker), generated, re.IGNORECASE)]
+        generated = generated[ends[-1] :].strip().partition("\n")[0] if ends else ""
     return normal(generated)
 
 
@@ -238,7 +239,7 @@ def aggregate(by_task: Sequence[Mapping[str, Metric]], how: str = "micro") -> di
         if how == "micro" and name in BINARY:
             low, high = uncertainty.wilson(round(value * n), n)
         else:
-            half = 1.959963984540054 * error
+            half = uncertainty.Z * error
             low, high = value - half, value + half
         out[name] = Metric(value, error, low, high, n)
     return out

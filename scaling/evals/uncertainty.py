@@ -16,6 +16,7 @@ import numpy as np
 from scipy import special
 
 LEVEL = 0.95
+Z = float(special.ndtri((1 + LEVEL) / 2))  # standard errors to either side
 DRAWS = 1000
 _HELD = 1 << 21  # indices held at once while resampling, 16 MB
 

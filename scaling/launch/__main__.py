@@ -152,7 +152,8 @@ def run(request: Request, console: rich.console.Console) -> int:
             say(line)
         if stop.signal:
             return _stopped(request, stop, now, say)
-        for line in closing.law(analyses, prepared.gated):
+        asked = any(item.member.config.probe.suite for item in prepared.items)
+        for line in closing.law(analyses, prepared.gated, asked):
             say(line)
         wall = process_age()
         for line in closing.wall_time(prepared.items, wall, prepared.corpus_seconds, planned, analyses.seconds, prepared.pool):

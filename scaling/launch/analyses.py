@@ -25,6 +25,7 @@ COMMANDS = {
     "record": ("analysis.predict", "--record"),
     "score": ("analysis.predict", "--score"),
     "plot": ("analysis.plot_scaling",),
+    "emergence": ("analysis.plot_emergence",),
     "report": ("analysis.report",),
 }
 

@@ -37,11 +37,18 @@ def failures(items: Sequence[Item], now: Mapping[str, Phase], causes: Mapping[st
     return out
 
 
-def law(analyses: Analyses, scored: bool) -> list[str]:
-    """The score of the recorded prediction, the fitted law in words with its picture, and the report."""
+def law(analyses: Analyses, scored: bool, asked: bool) -> list[str]:
+    """The score of the recorded prediction, the fitted law in words with its picture, what emerged, and the report.
+
+    Args:
+      analyses: of the sweep.
+      scored: whether there is a recorded prediction.
+      asked: whether members were asked a suite of tasks.
+    """
+    wanted = {"score": scored, "plot": True, "emergence": asked, "report": True}
+    lacking = {"score": "score", "plot": "picture", "emergence": "picture of what emerged", "report": "report"}
     out = []
-    lacking = {"score": "score", "plot": "picture", "report": "report"}
-    for name in lacking if scored else ("plot", "report"):
+    for name in [name for name, is_wanted in wanted.items() if is_wanted]:
         result = analyses.wait(name)
         if result.ok:
             out.append(result.words)

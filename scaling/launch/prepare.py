@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import pathlib
 import re
@@ -15,6 +16,8 @@ from typing import Any
 from scaling import config as configs
 from scaling import corpus, flops, runs
 from scaling import sweep as sweeps
+from scaling.evals import prompts, suites
+from scaling.evals.items import TEST, TaskError
 from scaling.launch import devices, estimate
 from scaling.launch import folder as folders
 from scaling.launch.devices import Pool
@@ -125,6 +128,7 @@ def check(request: Request, writes: bool) -> sweeps.Sweep:
         problems.append(f"--hang-minutes {request.hang_minutes:g}: must be at least {MIN_HANG_MINUTES}, or 0 to wait for ever")
     if loaded:
         problems += _store_problems(loaded, needed=writes)
+        problems += _probe_problems(loaded)
     if problems or loaded is None:
         raise LaunchError(problems)
     return loaded
@@ -259,6 +263,20 @@ def _store_problems(loaded: sweeps.Sweep, needed: bool) -> list[str]:
                 f"--out {store}"
             )
     return problems
+
+
+def _probe_problems(loaded: sweeps.Sweep) -> list[str]:
+    """Why members cannot be asked what their configs say."""
+    out = []
+    for probe in dict.fromkeys(m.config.probe for m in loaded.members if m.config.probe.suite):
+        try:
+            suite = suites.find(probe.suite, probe.tasks)
+            for task, format, shots in itertools.product(suite.tasks, probe.formats, probe.shots):
+                if format in task.formats:
+                    prompts.check(task, format, shots, TEST)
+        except TaskError as error:
+            out.append(f"probe: {error}")
+    return out
 
 
 def _of_config(error: configs.ConfigError) -> list[str]:

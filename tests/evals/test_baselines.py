@@ -29,6 +29,8 @@ def test_a_uniform_model_scores_chance(asked):
     assert found["brier"].value == pytest.approx(0.75, abs=1e-8) and found["p_gold"].value == pytest.approx(0.25, abs=1e-8)
     assert found["letter_mass"].value == pytest.approx(1, abs=1e-8)
     assert found["acc"].value == pytest.approx(0.25, abs=errors(asked, 3))
+    guesses = collections.Counter(int(c) for _, r in asked for c in metrics.choices_made(baselines.uniform(r)))
+    assert max(guesses.values()) < 1.15 * min(guesses.values()) and len(guesses) == 4
     assert found["acc_centered"].value == pytest.approx((found["acc"].value - 0.25) / 0.75)
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import importlib.util
 import json
 import shutil
 
@@ -75,20 +76,25 @@ def test_csv_trees(tmp_path, header, below):
 @pytest.mark.parametrize("together", [False, True])
 def test_parquet_as_on_the_hub(tmp_path, together):
     """Fails when a folder per subject and ``all`` with its subject column give different items, or both are counted."""
-    columns = {k: [v] * 2 for k, v in QUESTION.items()} | {"subject": list(ONLY)}
+    names = ("one", "two")  # none of the 57, so that nothing is missing
+    columns = {k: [v] * 2 for k, v in QUESTION.items()} | {"subject": list(names)}
     for split in ("dev", "test", "validation"):
         table = pa.table(columns)
         (tmp_path / "all").mkdir(exist_ok=True)
         pq.write_table(table, tmp_path / "all" / f"{split}-00000-of-00001.parquet")
-        for i, subject in enumerate(() if together else ONLY):
+        for i, subject in enumerate(() if together else names):
             (tmp_path / subject).mkdir(exist_ok=True)
             pq.write_table(table.slice(i, 1), tmp_path / subject / f"{split}-00000-of-00001.parquet")
-    assert items_of(layouts.load_folder(tmp_path, only=ONLY)) == {(t, s): [WANTED] for t in ONLY for s in (DEV, VAL, TEST)}
+    suite = layouts.load_folder(tmp_path)
+    assert items_of(suite) == {(t, s): [WANTED] for t in names for s in (DEV, VAL, TEST)}
+    assert [t.name for t in layouts.load_folder(tmp_path, only=("two",)).tasks] == ["two"]
 
 
-def test_a_dataset_by_name_is_read_like_its_files(tmp_path):
-    """Fails when ``datasets`` gives other items than the folder that it reads, or its test split is not found."""
-    pytest.importorskip("datasets")
+def test_a_dataset_by_name_is_read_like_its_files(tmp_path, monkeypatch):
+    """Fails when ``datasets`` gives other items than the folder that it reads, or a missing package or name is not told."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / ".hf"))
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / ".cache")
     rows = [QUESTION | {"subject": s} for s in ONLY]
     for split in ("test", "validation"):
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{split}-00000-of-00001.parquet")
@@ -96,6 +102,9 @@ def test_a_dataset_by_name_is_read_like_its_files(tmp_path):
     assert items_of(suite) == {(t, s): [WANTED] for t in ONLY for s in (VAL, TEST)}
     with pytest.raises(TaskError, match=r"hf:.*nowhere: cannot be loaded \(.*check the name, its config, the network"):
         suites.find(f"hf:{tmp_path / 'nowhere'}")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(TaskError, match=r"hf:cais/mmlu: needs the package datasets, which is not installed: pip install"):
+        suites.find("hf:cais/mmlu")
 
 
 ROWS = {
@@ -268,3 +277,19 @@ def test_folders_that_are_no_benchmark_are_told(tmp_path):
         prompts.check(layouts.load_folder(tmp_path, "mmlu-csv", only=ONLY).tasks[0], "letter", 1)
     with pytest.raises(TaskError, match=r"no suite or folder 'laptopp'.*Did you mean .laptop.*hf:NAME"):
         suites.find("laptopp")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"x\n-----\nDo.\n\nQ: a\nA: b.", r"t.txt: example 1: 'a\\nA: b.' is not 'Q: "),
+        (b"x\n-----\nDo.", r"t.txt: no example 'Q: "),
+    ],
+)
+def test_worked_shots_that_are_written_otherwise_are_told(tmp_path, content, told):
+    """Fails when BIG-bench-hard's worked shots are read halfway, or left out in silence."""
+    (tmp_path / "cot-prompts").mkdir()
+    (tmp_path / "cot-prompts" / "t.txt").write_bytes(content)
+    (tmp_path / "t.json").write_text(json.dumps({"examples": [{"input": "q", "target": "a"}]}))
+    with pytest.raises(TaskError, match=told):
+        layouts.load_folder(tmp_path)

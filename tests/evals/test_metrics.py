@@ -96,7 +96,8 @@ def test_worked_answers_are_extracted():
     task = Task("t", "", {}, template=Template(cot="{cot} So the answer is"))
     for text, match in [
         (" 1 and 1 make 2. So the answer is 2.\nQuestion: and", 1), ("so the answer is  2", 1), (" 2", 0),
-        (" So the answer is 3. So the answer is 2.", 0),
+        (" So the answer is 3. So the answer is 2.", 1), (" So the answer is 2.\n\nQuestion: So the answer is 3.", 1),
+        (" So the answer is\n2", 1), (" So the answer is 3\n2", 0),
     ]:  # fmt: skip
         assert values(generated(text, "2"), "cot", task)["exact_match"] == match, text
     school = Task("t", "", {}, template=Template(cot="{cot}\n####"))

@@ -40,7 +40,9 @@ def _parser() -> cli.Parser:
     parser.add_argument("--out", default=OUT, help=f"folder to make (default: {OUT})")
     parser.add_argument("--subjects", nargs="+", default=[], metavar="NAME", help="which of the subjects (default: all)")
     parser.add_argument("--letters", type=float, default=default.letters, help="share of documents as MMLU puts them, 0 to 1")
-    parser.add_argument("--tokens", type=float, default=default.tokens, help=f"of training text (default: {default.tokens:.3g})")
+    parser.add_argument(
+        "--tokens", type=float, default=default.tokens, help=f"of training text (default: {default.tokens:.3g})"
+    )
     parser.add_argument("--seed", type=int, default=default.seed, help="of the text (default: 0)")
     parser.add_argument("--overlap", action="store_true", help="look for the suite's items in it and say what was found")
     return parser

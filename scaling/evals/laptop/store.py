@@ -49,7 +49,11 @@ class Spec:
     def problems(self) -> list[str]:
         """Why no such text can be made, each with field, value and remedy."""
         known = [s.name for s in SUBJECTS]
-        out = [f"--subjects {name}: there is no such subject; there are {', '.join(known)}" for name in self.subjects if name not in known]
+        out = [
+            f"--subjects {name}: there is no such subject; there are {', '.join(known)}"
+            for name in self.subjects
+            if name not in known
+        ]
         if not 0 <= self.letters <= 1:
             out.append(f"--letters {self.letters:g}: must be a share from 0 to 1")
         if self.tokens < 1000:

@@ -58,7 +58,9 @@ class Question:
 
     def item(self, id: str) -> Item:
         """As an item of a task."""
-        return Item(id, self.text, self.choices, self.answer, cot=self.cot, meta={"difficulty": self.difficulty} | dict(self.meta))
+        return Item(
+            id, self.text, self.choices, self.answer, cot=self.cot, meta={"difficulty": self.difficulty} | dict(self.meta)
+        )
 
 
 Draw = Callable[[Random], Question]

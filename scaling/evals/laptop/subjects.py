@@ -23,7 +23,9 @@ def suite() -> Suite:
 def task(subject: Subject) -> Task:
     """The items of ``subject``."""
     draw_items = _map_items if subject.world is context.hidden_map else _items
-    return Task(subject.name, subject.about, draw_items(subject), subject.formats, subject.group, TEMPLATE, citation="generated")
+    return Task(
+        subject.name, subject.about, draw_items(subject), subject.formats, subject.group, TEMPLATE, citation="generated"
+    )
 
 
 def _items(subject: Subject) -> dict[str, tuple[Item, ...]]:
