@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -92,7 +93,7 @@ class Words:
         for text in texts:
             run = re.findall(r"[a-z']+", text.lower())
             self.single.update(run)
-            self.pairs.update(zip(run, run[1:], strict=False))
+            self.pairs.update(itertools.pairwise(run))
         self.common = {w for w, _ in self.single.most_common(COMMON)}
 
     def octave(self, word: str) -> int:
@@ -103,7 +104,7 @@ class Words:
         """How likely a choice is after a passage by pairs of words, and by words that the passage has said already."""
         before = re.findall(r"[a-z']+", passage.lower())
         run = [*before[-1:], *re.findall(r"[a-z']+", choice.lower())]
-        pairs = [math.log((self.pairs[p] + 0.1) / (self.single[p[0]] + 10)) for p in zip(run, run[1:], strict=False)]
+        pairs = [math.log((self.pairs[p] + 0.1) / (self.single[p[0]] + 10)) for p in itertools.pairwise(run)]
         content = [w for w in run[1:] if len(w) > 3]
         said = sum(w in before for w in content) / max(1, len(content))
         return sum(pairs) / max(1, len(pairs)) + said
@@ -145,7 +146,7 @@ def suite(store: TokenStore, counts: dict[str, int] | None = None) -> Suite:
     tasks = []
     for name, about in ABOUT.items():
         clean = {c.passage: c for c in made[name] if c not in dirty and len(c.others) >= CHOICES - 1}
-        order = iter(sorted(clean.values(), key=lambda c: hashed(f"{name}|{c.passage}")))  # noqa: B023 used up at once
+        order = iter(sorted(clean.values(), key=lambda c: hashed(f"{name}|{c.passage}")))
         splits = {split: tuple(_fill(name, split, n, order, scorers)) for split, n in counts.items()}
         tasks.append(Task(name, about, splits, ("cloze", "generate"), "prose", TEMPLATE, citation=citation))
     return Suite("natural", tuple(tasks), citation)
@@ -191,7 +192,7 @@ def sentence_candidates(documents: Sequence[str]) -> Iterator[Candidate]:
         lines = [SENTENCE.split(line) for line in text.split("\n")]
         short = sorted({s for line in lines for s in line if 24 <= len(s.encode()) <= 60})
         for line in lines:
-            for before, gold in zip(line, line[1:], strict=False):
+            for before, gold in itertools.pairwise(line):
                 passage = _tail(before, PASSAGE_BYTES - 30)
                 if not 24 <= len(gold.encode()) <= 60 or len(f"{passage} {gold}".split()) < overlap.N:
                     continue

@@ -2,6 +2,7 @@
 
 import collections
 import hashlib
+import itertools
 import math
 import pathlib
 import re
@@ -127,7 +128,7 @@ def test_answers_are_right() -> None:
     people = "|".join(world.people)
 
     def solve(task: Task, item: Item) -> str:
-        word, _, rest = item.question.partition(" ")
+        _word, _, rest = item.question.partition(" ")
         match task.name:
             case "add":
                 a, b = map(int, rest.split("+"))
@@ -203,7 +204,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
 def documents(store: TokenStore) -> list[str]:
     """The texts of the training split."""
     offsets, tokens = store.offsets("train"), store.tokens("train")
-    return [store.tokenizer.decode(tokens[a:b]) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [store.tokenizer.decode(tokens[a:b]) for a, b in itertools.pairwise(offsets)]
 
 
 def test_no_item_is_in_the_training_text(text: TokenStore) -> None:
@@ -233,9 +234,9 @@ def test_a_long_item_is_found_by_a_part_of_it(text: TokenStore) -> None:
     run together."""
     first, second = (d.split() for d in documents(text)[:2])
     items = {
-        "thirteen": [*"some words that are nowhere".split(), *first[5:18], "then"],
-        "twelve": [*"some words that are nowhere".split(), *first[5:17], "other"],
-        "over the end": [*"some words that are nowhere".split(), *first[-7:], *second[:6]],
+        "thirteen": [*["some", "words", "that", "are", "nowhere"], *first[5:18], "then"],
+        "twelve": [*["some", "words", "that", "are", "nowhere"], *first[5:17], "other"],
+        "over the end": [*["some", "words", "that", "are", "nowhere"], *first[-7:], *second[:6]],
     }
     made = tuple(Item(name, " ".join(words), target="end") for name, words in items.items())
     found = overlap.overlap(laptop_like(made), text)[0]
