@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ from scaling.store import TokenStore
 TEMPLATE = Template(question="{q}", delimiter=" ", separator="\n\n", bare="", strip=False)
 COUNTS = {DEV: 5, VAL: 50, TEST: 500}
 CHOICES = 4
+ABOUT = {"prose_word": "the last word", "prose_sentence": "the next sentence"}
 TRAIN_BYTES = 4_000_000  # that the scorers learn from
 PASSAGE_BYTES = 150  # before the answer, so that an item fits the default context of 192
 WORD = re.compile(r"[a-z]{4,}")
@@ -54,11 +56,12 @@ class Trigrams:
 
     def __init__(self, texts: Sequence[str]):
         data = np.frombuffer("\n".join(texts).encode(), np.uint8).astype(np.int64)
-        self.counts = [np.bincount(data, minlength=256)]
-        code = data
-        for n in (1, 2):
+        self.counts: list[dict[int, int]] = []
+        code = np.zeros(len(data) + 1, np.int64)
+        for n in range(3):
             code = code[:-1] * 256 + data[n:]
-            self.counts.append(np.bincount(code, minlength=256 ** (n + 1)))
+            kinds, seen = np.unique(code, return_counts=True)
+            self.counts.append(dict(zip(kinds.tolist(), seen.tolist(), strict=True)))
         self.total = len(data)
 
     def score(self, text: str, context: str = " ") -> float:
@@ -71,9 +74,9 @@ class Trigrams:
                 if i < n:
                     continue
                 key = int.from_bytes(data[i - n : i + 1], "big")
-                seen = int(self.counts[n][key])
+                seen = self.counts[n].get(key)
                 if seen:
-                    whole = int(self.counts[n - 1][key >> 8]) if n else self.total
+                    whole = self.counts[n - 1][key >> 8] if n else self.total
                     total += math.log(0.4 ** (2 - n) * seen / whole)
                     break
             else:
@@ -90,7 +93,7 @@ class Words:
         for text in texts:
             run = re.findall(r"[a-z']+", text.lower())
             self.single.update(run)
-            self.pairs.update(zip(run, run[1:], strict=False))
+            self.pairs.update(itertools.pairwise(run))
         self.common = {w for w, _ in self.single.most_common(COMMON)}
 
     def octave(self, word: str) -> int:
@@ -101,7 +104,7 @@ class Words:
         """How likely a choice is after a passage by pairs of words, and by words that the passage has said already."""
         before = re.findall(r"[a-z']+", passage.lower())
         run = [*before[-1:], *re.findall(r"[a-z']+", choice.lower())]
-        pairs = [math.log((self.pairs[p] + 0.1) / (self.single[p[0]] + 10)) for p in zip(run, run[1:], strict=False)]
+        pairs = [math.log((self.pairs[p] + 0.1) / (self.single[p[0]] + 10)) for p in itertools.pairwise(run)]
         content = [w for w in run[1:] if len(w) > 3]
         said = sum(w in before for w in content) / max(1, len(content))
         return sum(pairs) / max(1, len(pairs)) + said
@@ -132,12 +135,21 @@ def suite(store: TokenStore, counts: dict[str, int] | None = None) -> Suite:
     counts = counts or COUNTS
     scorers = learn(store)
     documents = list(_texts(store, "valid"))
-    made = (
-        ("prose_word", "the last word", word_candidates(documents, scorers.words)),
-        ("prose_sentence", "the next sentence", sentence_candidates(documents)),
-    )
-    tasks = [_task(name, about, candidates, scorers, counts, store) for name, about, candidates in made]
-    return Suite("natural", tuple(tasks), f"held-out documents of {store.path.name} ({store.fingerprint})")
+    made = {
+        "prose_word": list(word_candidates(documents, scorers.words)),
+        "prose_sentence": list(sentence_candidates(documents)),
+    }
+    known: dict[str, int] = {}
+    words = {c: overlap.hash_words(f"{c.passage} {c.gold}", known) for candidates in made.values() for c in candidates}
+    dirty = overlap.shared(words, store, overlap.N)
+    citation = f"held-out documents of {store.path.name} ({store.fingerprint})"
+    tasks = []
+    for name, about in ABOUT.items():
+        clean = {c.passage: c for c in made[name] if c not in dirty and len(c.others) >= CHOICES - 1}
+        order = iter(sorted(clean.values(), key=lambda c: hashed(f"{name}|{c.passage}")))
+        splits = {split: tuple(_fill(name, split, n, order, scorers)) for split, n in counts.items()}
+        tasks.append(Task(name, about, splits, ("cloze", "generate"), "prose", TEMPLATE, citation=citation))
+    return Suite("natural", tuple(tasks), citation)
 
 
 def learn(store: TokenStore) -> Scorers:
@@ -180,7 +192,7 @@ def sentence_candidates(documents: Sequence[str]) -> Iterator[Candidate]:
         lines = [SENTENCE.split(line) for line in text.split("\n")]
         short = sorted({s for line in lines for s in line if 24 <= len(s.encode()) <= 60})
         for line in lines:
-            for before, gold in zip(line, line[1:], strict=False):
+            for before, gold in itertools.pairwise(line):
                 passage = _tail(before, PASSAGE_BYTES - 30)
                 if not 24 <= len(gold.encode()) <= 60 or len(f"{passage} {gold}".split()) < overlap.N:
                     continue
@@ -206,21 +218,6 @@ def _some(passage: str, others: Sequence[str]) -> tuple[str, ...]:
 # ---- items
 
 
-def _task(
-    name: str, about: str, candidates: Iterator[Candidate], scorers: Scorers, counts: dict[str, int], store: TokenStore
-) -> Task:
-    """The first candidates, by hash, that fill the splits."""
-    by_text = {f"{c.passage} {c.gold}": c for c in candidates if len(c.others) >= CHOICES - 1}
-    known: dict[str, int] = {}
-    dirty = overlap.shared({text: overlap.hash_words(text, known) for text in by_text}, store, overlap.N)
-    clean = sorted((t for t in by_text if t not in dirty), key=lambda t: hashed(f"{name}|{t}"))
-    splits: dict[str, tuple[Item, ...]] = {}
-    places = iter(clean)
-    for split, count in counts.items():
-        splits[split] = tuple(_fill(name, split, count, (by_text[t] for t in places), scorers))
-    return Task(name, about, splits, ("cloze", "generate"), "prose", TEMPLATE, citation=f"held-out text of {store.path.name}")
-
-
 def _fill(name: str, split: str, count: int, candidates: Iterator[Candidate], scorers: Scorers) -> Iterator[Item]:
     """``count`` items, with as many of every answer-only rank, and at most a quarter that the contextual scorer gets right.
 
@@ -232,7 +229,7 @@ def _fill(name: str, split: str, count: int, candidates: Iterator[Candidate], sc
     for candidate in candidates:
         if made == count:
             return
-        options = {r: n for r in range(CHOICES) if (n := _negatives(candidate, r, scorers)) is not None}
+        options = _negatives(candidate, scorers)
         if not options:
             continue
         rank = min(options, key=lambda r: ranks[r])
@@ -258,13 +255,15 @@ def _fill(name: str, split: str, count: int, candidates: Iterator[Candidate], sc
         )
 
 
-def _negatives(candidate: Candidate, rank: int, scorers: Scorers) -> tuple[str, ...] | None:
-    """Three wrong choices of which ``rank`` are likelier than the right one by themselves; of those that qualify, the ones
-    that fit the passage best."""
+def _negatives(candidate: Candidate, scorers: Scorers) -> dict[int, tuple[str, ...]]:
+    """For every rank that is possible, three wrong choices of which so many are likelier than the right one by themselves; of
+    those that qualify, the ones that fit the passage best."""
     gold = scorers.answer_only(candidate.gold)
     fit = sorted(candidate.others, key=lambda o: (-scorers.contextual(candidate.passage, o), o))
-    likelier = [o for o in fit if scorers.answer_only(o) > gold]
-    others = [o for o in fit if scorers.answer_only(o) < gold]
-    if len(likelier) < rank or len(others) < CHOICES - 1 - rank:
-        return None
-    return (*likelier[:rank], *others[: CHOICES - 1 - rank])
+    alone = {o: scorers.answer_only(o) for o in fit}
+    likelier, others = [o for o in fit if alone[o] > gold], [o for o in fit if alone[o] < gold]
+    return {
+        rank: (*likelier[:rank], *others[: CHOICES - 1 - rank])
+        for rank in range(CHOICES)
+        if len(likelier) >= rank and len(others) >= CHOICES - 1 - rank
+    }

@@ -2,6 +2,7 @@
 
 import collections
 import hashlib
+import itertools
 import math
 import pathlib
 import re
@@ -27,7 +28,9 @@ CONTEXT = 192
 def questions() -> dict[str, list[subject.Question]]:
     """800 training questions of each subject, as its training text draws them."""
     random = Random("gates")
-    return {s.name: [store.of_training(random, s, store.training_world(random, s)) for _ in range(800)] for s in laptop.SUBJECTS}
+    return {
+        s.name: [store.of_training(random, s, store.training_world(random, s)) for _ in range(800)] for s in laptop.SUBJECTS
+    }
 
 
 def accuracy(items: Sequence[Item], score: Callable[[Item, str], float]) -> float:
@@ -125,7 +128,7 @@ def test_answers_are_right() -> None:
     people = "|".join(world.people)
 
     def solve(task: Task, item: Item) -> str:
-        word, _, rest = item.question.partition(" ")
+        _word, _, rest = item.question.partition(" ")
         match task.name:
             case "add":
                 a, b = map(int, rest.split("+"))
@@ -201,7 +204,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
 def documents(store: TokenStore) -> list[str]:
     """The texts of the training split."""
     offsets, tokens = store.offsets("train"), store.tokens("train")
-    return [store.tokenizer.decode(tokens[a:b]) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [store.tokenizer.decode(tokens[a:b]) for a, b in itertools.pairwise(offsets)]
 
 
 def test_no_item_is_in_the_training_text(text: TokenStore) -> None:
@@ -231,9 +234,9 @@ def test_a_long_item_is_found_by_a_part_of_it(text: TokenStore) -> None:
     run together."""
     first, second = (d.split() for d in documents(text)[:2])
     items = {
-        "thirteen": [*"some words that are nowhere".split(), *first[5:18], "then"],
-        "twelve": [*"some words that are nowhere".split(), *first[5:17], "other"],
-        "over the end": [*"some words that are nowhere".split(), *first[-7:], *second[:6]],
+        "thirteen": [*["some", "words", "that", "are", "nowhere"], *first[5:18], "then"],
+        "twelve": [*["some", "words", "that", "are", "nowhere"], *first[5:17], "other"],
+        "over the end": [*["some", "words", "that", "are", "nowhere"], *first[-7:], *second[:6]],
     }
     made = tuple(Item(name, " ".join(words), target="end") for name, words in items.items())
     found = overlap.overlap(laptop_like(made), text)[0]
@@ -250,11 +253,17 @@ def test_training_text_is_what_prompts_show(text: TokenStore) -> None:
             assert about is not None
             name = next(s.name for s in laptop.SUBJECTS if s.about == about[1])
             blocks = document.split("\n\n")[1:-1]
-            assert all(re.fullmatch(r".+\nA\. .+\nB\. .+\nC\. .+\nD\. .+\nAnswer: [A-D]", b) for b in blocks if ":" not in b.split("\n")[0])
+            assert all(
+                re.fullmatch(r".+\nA\. .+\nB\. .+\nC\. .+\nD\. .+\nAnswer: [A-D]", b)
+                for b in blocks
+                if ":" not in b.split("\n")[0]
+            )
         else:
             assert document.endswith("\n") and all(": " in line for line in document.splitlines())
             word = document.split()[0]
-            name = {"mod": "mod_add", "rev": "reverse", "close": "brackets", "find": "lookup", "map": "hidden_map"}.get(word, word)
+            name = {"mod": "mod_add", "rev": "reverse", "close": "brackets", "find": "lookup", "map": "hidden_map"}.get(
+                word, word
+            )
         sizes[name] += len(document)
     whole = sum(sizes.values())
     weights = {s.name: s.weight for s in laptop.SUBJECTS}
@@ -273,13 +282,17 @@ def test_the_same_text_every_time(tmp_path: pathlib.Path, text: TokenStore) -> N
     assert again.fingerprint == text.fingerprint
     other = laptop.build(laptop.Spec(letters=0.3, tokens=150_000, seed=1), tmp_path / "other")
     assert other.fingerprint != text.fingerprint
-    content = "|".join(f"{t.name}{i.id}{i.question}{i.choices}{i.answer}{i.cot}" for t in SUITE.tasks for x in t.splits.values() for i in x)
+    content = "|".join(
+        f"{t.name}{i.id}{i.question}{i.choices}{i.answer}{i.cot}" for t in SUITE.tasks for x in t.splits.values() for i in x
+    )
     assert hashlib.sha256(content.encode()).hexdigest()[:16] == "c5b45496139fee47"
     with pytest.raises(StoreError, match="another source"):
         laptop.build(laptop.Spec(tokens=150_000), tmp_path / "again")
     with pytest.raises(StoreError, match=r"--subjects copi.*--letters 2.*--tokens 10"):
         laptop.build(laptop.Spec(subjects=("copi",), letters=2, tokens=10), tmp_path / "bad")
-    assert corpus.is_default("tokens/laptop") and corpus.is_default("tokens/letters") and not corpus.is_default("tokens/laptops")
+    assert (
+        corpus.is_default("tokens/laptop") and corpus.is_default("tokens/letters") and not corpus.is_default("tokens/laptops")
+    )
 
 
 def test_the_default_text_lasts_for_the_default_ladder() -> None:

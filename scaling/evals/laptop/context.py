@@ -9,7 +9,7 @@ from scaling.evals.laptop.subject import Draw, Question, Subject, alone, hashed,
 GROUP = "context"
 LETTERS = "abcdefghkmpt"
 PAIRS = 4
-LABELS = "12345678"
+LABELS = "1234"
 FILLERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -63,6 +63,6 @@ def hidden_map(random: Random) -> Draw:
 
 SUBJECTS = (
     Subject("sort", GROUP, "sorting digits", alone(sort), weight=0.75),
-    Subject("lookup", GROUP, "looking up a value", alone(lookup), weight=0.75),
-    Subject("hidden_map", GROUP, "a map shown by examples", hidden_map, weight=1.5),
+    Subject("lookup", GROUP, "looking up a value", alone(lookup), weight=0.25),
+    Subject("hidden_map", GROUP, "a map shown by examples", hidden_map, weight=2.0),
 )

@@ -92,7 +92,7 @@ def two_hop(random: Random) -> Question:
 
 
 SUBJECTS = (
-    Subject("codes", GROUP, "codes of people", alone(codes), weight=1.5, train=0.4),
-    Subject("homes", GROUP, "homes of people", alone(homes), weight=1.5, train=0.4),
-    Subject("two_hop", GROUP, "homes of bosses", alone(two_hop), weight=0.5, cot=0.5, lesson=bosses, lessons=0.5),
+    Subject("codes", GROUP, "codes of people", alone(codes), weight=1.25, train=0.4),
+    Subject("homes", GROUP, "homes of people", alone(homes), weight=1.25, train=0.4),
+    Subject("two_hop", GROUP, "homes of bosses", alone(two_hop), weight=0.25, cot=0.5, lesson=bosses, lessons=0.5),
 )

@@ -46,7 +46,7 @@ def digit_sum(random: Random) -> Question:
 
 
 SUBJECTS = (
-    Subject("add", GROUP, "adding two numbers", alone(add), weight=2.0, cot=0.6),
+    Subject("add", GROUP, "adding two numbers", alone(add), weight=3.0, cot=0.7),
     Subject("mod_add", GROUP, "adding modulo 97", alone(mod_add), weight=0.25),
-    Subject("sum", GROUP, "the last digit of a sum", alone(digit_sum), weight=0.75, cot=0.5),
+    Subject("sum", GROUP, "the last digit of a sum", alone(digit_sum), weight=0.25, cot=0.5),
 )

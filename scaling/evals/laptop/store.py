@@ -137,7 +137,7 @@ def _write(spec: Spec, folder: pathlib.Path, recipe: dict[str, Any]) -> None:
     lengths = {"train": spec.tokens, "valid": max(100_000, spec.tokens // VALID_PART)}
     splits = {}
     with Progress("generating", sum(lengths.values()), unit="million tokens") as progress:
-        for number, split in enumerate(SPLITS):
+        for split in SPLITS:
             random = Random(f"{spec.seed}/{split}")
             debt = {s.name: 0.0 for s in subjects}
             texts, offsets = [], [0]

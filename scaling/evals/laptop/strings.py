@@ -16,10 +16,11 @@ def altered(random: Random, length: int, alphabet: str) -> tuple[tuple[str, ...]
     """Four strings that differ in two places, where each has one of two letters, and the index of the right one."""
     base = random.choices(alphabet, k=length)
     i, j = random.sample(range(length), 2)
-    corners, answer = square(random, tuple(random.sample(alphabet, 2)), tuple(random.sample(alphabet, 2)))
+    (a, b), (c, d) = random.sample(alphabet, 2), random.sample(alphabet, 2)
+    corners, answer = square(random, (a, b), (c, d))
     out = []
-    for a, b in corners:
-        base[i], base[j] = a, b
+    for corner in corners:
+        base[i], base[j] = corner
         out.append("".join(base))
     return tuple(out), answer
 
@@ -50,7 +51,7 @@ def brackets(random: Random) -> Question:
 
 
 SUBJECTS = (
-    Subject("copy", GROUP, "copying strings", alone(copy), weight=1.0),
-    Subject("reverse", GROUP, "reversing strings", alone(reverse), weight=1.5),
+    Subject("copy", GROUP, "copying strings", alone(copy), weight=0.75),
+    Subject("reverse", GROUP, "reversing strings", alone(reverse), weight=1.25),
     Subject("brackets", GROUP, "closing brackets", alone(brackets), weight=0.75),
 )
