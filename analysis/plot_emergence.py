@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis import cli, load
-from analysis.emergence import csv_scores, incontext, ladder, tables, words
+from analysis.emergence import csv_scores, incontext, ladder, summary, tables
 from analysis.emergence.bands import band
 from analysis.emergence.draw import Judged, Page, grid, wrap
 from analysis.emergence.incontext import Shots, Thought
@@ -49,7 +49,8 @@ class Source:
     shots: tuple[Shots, ...] = ()
     thoughts: tuple[Thought, ...] = ()
     notes: tuple[str, ...] = ()
-    published: bool = False
+    published: bool = False  # all of the shipped tables
+    own: bool = False  # runs of a folder
 
 
 def parser() -> Parser:
@@ -91,10 +92,10 @@ def source(args: argparse.Namespace) -> Source:
     if args.csv:
         shown, notes = csv_scores.read(args.csv, csv_scores.parse_mapping(args.map))
         return Source(args.csv, tuple(_chosen(shown, args)), notes=tuple(notes))
-    few = incontext.published_shots(tables.few_shot(), args.level)
     whole = not (args.tasks or args.format or args.shots is not None)
     every = tables.shipped() if whole else tables.everything()
-    return Source("published tables", tuple(_chosen(every, args)), tuple(few) if whole else (), published=whole)
+    few = incontext.published_shots(tables.few_shot(), args.level) if whole else ()
+    return Source("published tables", tuple(_chosen(every, args)), tuple(few), published=whole)
 
 
 def _own(args: argparse.Namespace) -> Source:
@@ -103,7 +104,7 @@ def _own(args: argparse.Namespace) -> Source:
     both = ladder.only(found, args.tasks, args.format, None)
     return Source(
         str(args.runs), tuple(ladder.shown(chosen, args.checkpoints)), tuple(incontext.shots(both, args.level)),
-        tuple(incontext.thoughts(both, args.level)),
+        tuple(incontext.thoughts(both, args.level)), own=True,
     )  # fmt: skip
 
 
@@ -159,8 +160,9 @@ def figures(found: Source, judged: Sequence[Judged], args: argparse.Namespace) -
     else:
         first = grid(_plain(judged, args), page)
     out = {"emergence": first}
-    if not found.published and not args.tasks and any(np.isfinite(j.shown.ability.loss).any() for j in judged):
-        out["emergence_loss"] = grid([j for j in _plain(judged, args) if np.isfinite(j.shown.ability.loss).any()], page, "loss")
+    lossy = [j for j in _plain(judged, args) if np.isfinite(j.shown.ability.loss).any()]
+    if lossy and not found.published and not args.tasks:
+        out["emergence_loss"] = grid(lossy, page, "loss")
     return out | _in_context(found, judged, page)
 
 
@@ -175,13 +177,12 @@ def _in_context(found: Source, judged: Sequence[Judged], page: Page) -> dict[str
 
     out = {}
     if found.shots:
-        paired = "items paired" if all(c.paired for c in found.shots) else "items not paired"
-        out["emergence_shots"] = draw_incontext.shots(found.shots, page, paired)
+        out["emergence_shots"] = draw_incontext.shots(found.shots, page.level)
     if found.thoughts:
         out["emergence_cot"] = draw_incontext.thoughts(found.thoughts, page)
     cloze = {j.shown.task: j for j in judged if j.shown.format == "cloze"}
     letters = [(j, cloze.get(j.shown.task)) for j in judged if j.shown.format == "letter"]
-    if letters and not found.published:
+    if letters and found.own:
         out["emergence_letter"] = draw_incontext.letters(letters, page)
     return out
 
@@ -204,13 +205,13 @@ def main(argv: list[str] | None = None) -> None:
     print(f"judging {len(found.shown)} curves of {found.name} …", file=sys.stderr, flush=True)
     judged = judge(found.shown, args.level, args.draws)
     print(f"drawing ({time.monotonic() - begun:.0f} s so far) …", file=sys.stderr, flush=True)
-    runs.write_json(out / "emergence.json", words.to_json(judged, found.shots, found.thoughts, found.name, args.level))
+    runs.write_json(out / "emergence.json", summary.to_json(judged, found.shots, found.thoughts, found.name, args.level))
     names = []
     for name, drawn in figures(found, judged, args).items():
         write(drawn, out / name)
         names.append(f"{name}.png")
-    lines = [*words.table(judged), "", *(line for j in judged for line in [*words.reasons(j), ""])]
-    lines += [*words.shots(found.shots), *words.thoughts(found.thoughts), *(f"note: {note}" for note in found.notes)]
+    lines = [*summary.table(judged), "", *(line for j in judged for line in [*summary.reasons(j), ""])]
+    lines += [*summary.shots(found.shots), *summary.thoughts(found.thoughts), *(f"note: {note}" for note in found.notes)]
     print("\n".join(lines))
     print(f"wrote {', '.join(names)}, the same as .svg, and emergence.json to {out}")
 

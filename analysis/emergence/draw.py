@@ -56,9 +56,9 @@ class Page:
 
     @classmethod
     def of(cls, judged: Sequence[Judged], level: float, caption: str) -> Page:
-        counts = np.concatenate([j.shown.ability.n_params for j in judged] + [[p.n_params for p in j.shown.rest] for j in judged])
-        sizes = tuple(sorted(set(counts[np.isfinite(counts)])))
-        return cls(sizes, level, caption, {p.n_params: p.size for j in judged for p in j.shown.rest if p.size})
+        counts = [n for j in judged for n in (*j.shown.ability.n_params, *(p.n_params for p in j.shown.rest))]
+        named = {p.n_params: p.size for j in judged for p in j.shown.rest if p.excluded == WITHIN}
+        return cls(tuple(sorted({n for n in counts if math.isfinite(n)})), level, caption, named)
 
     def colour(self, n_params: float) -> Any:
         """Dark for small, light for large; grey where the size is not known."""

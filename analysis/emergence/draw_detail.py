@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_ROW, _WIDTH = 3.3, 15.0  # inches
+_ROW, _COLUMN = 3.3, 3.9  # inches
 _MOST = 3  # companions that are drawn
 
 
 def rows(judged: Sequence[Judged], page: Page) -> Figure:
     """Detail of a few abilities."""
-    height = _ROW * len(judged) + foot(page) + 0.4
-    with canvas(_WIDTH, height) as out:
+    companions = any(j.shown.ability.companions for j in judged)
+    columns = 2 + companions + any(np.isfinite(j.shown.ability.loss).any() for j in judged)
+    width, height = _COLUMN * columns, _ROW * len(judged) + foot(page) + 0.4
+    with canvas(width, height) as out:
         spec = out.add_gridspec(
-            len(judged), 4, left=0.6 / _WIDTH, right=1 - 0.15 / _WIDTH, top=1 - 0.4 / height, bottom=foot(page) / height,
+            len(judged), columns, left=0.6 / width, right=1 - 0.15 / width, top=1 - 0.4 / height, bottom=foot(page) / height,
             wspace=0.27, hspace=0.4,
         )  # fmt: skip
         for i, j in enumerate(judged):
@@ -37,8 +39,10 @@ def rows(judged: Sequence[Judged], page: Page) -> Figure:
             first.set_ylabel(j.shown.ability.metric)
             compute_axis(first)
             _fine(out.add_subplot(spec[i, 1], sharex=first), j, page)
-            _companions(out, spec[i, 2], j, page, first)
-            _against_loss(out.add_subplot(spec[i, 3]), j, page)
+            if j.shown.ability.companions:
+                _companions(out, spec[i, 2], j, page, first)
+            if np.isfinite(j.shown.ability.loss).any():
+                _against_loss(out.add_subplot(spec[i, 2 + companions]), j, page)
         furnish(out, judged, page, "flops")
         return out
 
@@ -82,12 +86,10 @@ def _fine(ax: Axes, j: Judged, page: Page) -> None:
 
 def _companions(out: Figure, spec: Any, j: Judged, page: Page, like: Axes) -> None:
     names = list(j.shown.ability.companions)[:_MOST]
-    parts = spec.subgridspec(max(1, len(names)), 1, hspace=0.12)
-    last = None
+    parts = spec.subgridspec(len(names), 1, hspace=0.12)
     for i, name in enumerate(names):
-        if last is not None:
-            last.tick_params(labelbottom=False)
         last = out.add_subplot(parts[i], sharex=like)
+        last.tick_params(labelbottom=i == len(names) - 1)
         companion(last, j, page, name)
         m = j.verdict.mirage
         if m is not None and m.companion == name:
@@ -95,18 +97,12 @@ def _companions(out: Figure, spec: Any, j: Judged, page: Page, like: Axes) -> No
             last.plot(j.shown.ability.flops[order], m.law[order], color="black", lw=1.1, ls="-.", zorder=5)
         if i == 0:
             last.set_title("continuous companions", loc="left", fontsize=9.5)
-    if last is None:
-        _nothing(out.add_subplot(parts[0]), "no continuous metric\nin this table")
-    else:
-        compute_axis(last)
+    compute_axis(last)
 
 
 def _against_loss(ax: Axes, j: Judged, page: Page) -> None:
     """All sizes and budgets against loss, with the best shape there."""
     a, found = j.shown.ability, j.verdict.loss
-    if not np.isfinite(a.loss).any():
-        _nothing(ax, "no pre-training loss\nin this table")
-        return
     score(ax, j, page, "loss")
     if found is not None:
         x = np.linspace(np.nanmin(a.loss), np.nanmax(a.loss), 120)
@@ -116,7 +112,3 @@ def _against_loss(ax: Axes, j: Judged, page: Page) -> None:
     ax.set_title("against loss", loc="left", fontsize=9.5)
     ax.set_xlabel(a.loss_name, fontsize=8.5)
 
-
-def _nothing(ax: Axes, words: str) -> None:
-    ax.set_axis_off()
-    ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", color=GREY, fontsize=9)

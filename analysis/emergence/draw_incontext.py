@@ -20,8 +20,10 @@ _CELL = (3.1, 3.5)  # inches
 _FOOT = 1.35
 
 
-def shots(curves: Sequence[Shots], page: Page, paired: str) -> Figure:
+def shots(curves: Sequence[Shots], level: float) -> Figure:
     """One cell for each task and format: score against shots by size, and below it the few-shot slope against size."""
+    page = Page(tuple(sorted({c.n_params for c in curves})), level, named={c.n_params: c.size for c in curves})
+    paired = "items paired" if all(c.paired for c in curves) else "items not paired"
     tasks = list(dict.fromkeys((c.task, c.format) for c in curves))
     columns = min(len(tasks), max(3, math.ceil(math.sqrt(1.5 * len(tasks)))))
     rows = math.ceil(len(tasks) / columns)
@@ -52,7 +54,7 @@ def _against_shots(ax: Axes, same: Sequence[Shots], page: Page) -> None:
         ax.fill_between(x, low, high, color=page.colour(c.n_params), alpha=0.14, lw=0)
     ax.axhline(same[0].chance, color=GREY, ls="--", lw=0.9)
     ax.set_xticks(np.log2(1 + np.array(ticks, float)), [str(k) for k in ticks])
-    ax.set_title(f"{same[0].task}, {same[0].format}", loc="left", fontsize=9.5, pad=4)
+    ax.set_title(f"{same[0].task}, {same[0].format}", loc="left", fontsize=9, pad=4)
     ax.set_xlabel("shots", fontsize=8, labelpad=1)
     ax.tick_params(labelsize=7.5)
 

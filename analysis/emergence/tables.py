@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from analysis.emergence.points import ACCURACY, EXACT, Point, Shown, ability
 
@@ -19,6 +19,7 @@ NAMES = {
     "2Dx": "2-digit multiplication", "1DC": "1-digit composite", "CL": "cycled letters", "A1": "anagrams, ends kept",
     "A2": "anagrams, two kept at each end", "RI": "symbols removed from words", "RW": "reversed words",
 }  # fmt: skip
+SHOWN = ("2D+", "3D+", "3D-", "4D+", "2Dx", "CL", "A2", "RI")  # without arguments
 MMLU_ITEMS = {"humanities": 4705, "social_sciences": 3077, "stem": 3018, "other": 3242}
 MMLU_ALL = sum(MMLU_ITEMS.values())
 _OLMO_TASKS = {  # column: name, items, chance
@@ -64,8 +65,9 @@ def gpt3(task: str, shots: str = "few") -> Shown:
         )
         for r in rows
     ]  # fmt: skip
+    name = NAMES[task] if shots == "few" else f"{NAMES[task]}, {k}-shot"
     made = ability(
-        points, NAMES[task], EXACT, 0.0, group="arithmetic" if "D" in task else "words", source="Brown et al. 2020, table H.1"
+        points, name, EXACT, 0.0, group="arithmetic" if "D" in task else "words", source="Brown et al. 2020, table H.1"
     )
     return Shown(f"gpt3/{task}/{k}", NAMES[task], "generate", k, made)
 
@@ -104,9 +106,8 @@ def public_mmlu(family: str = "") -> Shown:
 
 def olmo(task: str = "mmlu") -> Shown:
     """A task of the OLMo ladder by continuation, 27 runs; 'mmlu' is the mean over its items of the four groups."""
-    groups = {"stem": 3018, "humanities": 4705, "social_sciences": 3077, "other": 3242}
     if task == "mmlu":
-        parts, name, n, chance = {f"mmlu_{g}": k / MMLU_ALL for g, k in groups.items()}, "MMLU", MMLU_ALL, 0.25
+        parts, name, n, chance = {f"mmlu_{g}": k / MMLU_ALL for g, k in MMLU_ITEMS.items()}, "MMLU", MMLU_ALL, 0.25
     else:
         name, n, chance = _OLMO_TASKS[task]
         parts = {task: 1.0}
@@ -131,24 +132,21 @@ def _mean(row: Mapping[str, str], weights: Mapping[str, float], column: str) -> 
 def shipped() -> list[Shown]:
     """Every ability that is judged without arguments, in the order of the figure."""
     return [
-        *(gpt3(t) for t in ("2D+", "3D+", "3D-", "4D+")),
-        public_mmlu(), public_mmlu("Llama"), gpt3_mmlu(), olmo(),
-        *(gpt3(t) for t in ("2Dx", "CL", "A2", "RI")),
-        *(olmo(t) for t in _OLMO_TASKS),
+        *(gpt3(t) for t in SHOWN[:4]), public_mmlu(), public_mmlu("Llama"), gpt3_mmlu(), olmo(),
+        *(gpt3(t) for t in SHOWN[4:]), *(olmo(t) for t in _OLMO_TASKS),
     ]  # fmt: skip
+
+
+def few_shot(tasks: Iterable[str] = SHOWN) -> list[Shown]:
+    """GPT-3's synthetic tasks with 0, 1 and few shots."""
+    return [gpt3(task, k) for task in tasks for k in ("0", "1", "few")]
 
 
 def everything() -> list[Shown]:
     """All that the tables hold: also the tasks, shots and groups that the figure leaves out."""
     first = shipped()
-    more = [*few_shot(), *(gpt3_mmlu(g) for g in MMLU_ITEMS)]
     keys = {s.key for s in first}
-    return [*first, *(s for s in more if s.key not in keys)]
-
-
-def few_shot() -> list[Shown]:
-    """GPT-3's synthetic tasks with 0, 1 and few shots."""
-    return [gpt3(task, k) for task in NAMES for k in ("0", "1", "few")]
+    return [*first, *(s for s in (*few_shot(NAMES), *(gpt3_mmlu(g) for g in MMLU_ITEMS)) if s.key not in keys)]
 
 
 def _rows(name: str) -> list[dict[str, str]]:
