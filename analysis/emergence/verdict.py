@@ -25,9 +25,10 @@ class Selection:
       models: scores fitted.
       winner: shape of the least QAICc.
       said: the winner as it may be said: 'linear or hinge' where these two cannot be told apart, else the winner.
-      p_step: of a parametric bootstrap under the best sigmoid: how often a step fits better than it by as much as here.
-      p_hinge: the same of a hinge over a straight line.
-      p_broad: of 'the rise from 10 to 90 % takes at least a third of the ladder', against shapes of any width.
+      p_step: of a parametric bootstrap under the fitted step: how often a sigmoid gains as much over it as here.
+      p_hinge: the same of a hinge over the straight line.
+      middle: share of the ladder that the middle 80 % of the fitted rise takes: .8 of a straight line, 0 of a step.
+      p_broad: share of curves redrawn from the best shape, and each fitted anew, whose ``middle`` is at least .4.
       floor: score that the shapes start from.
     """
 
@@ -40,6 +41,7 @@ class Selection:
     said: str
     p_step: float
     p_hinge: float
+    middle: float
     p_broad: float
     floor: float
 
