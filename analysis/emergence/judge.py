@@ -1,0 +1,242 @@
+"""One verdict per ability: absent, smooth, sharp in the metric only, sharp in the loss too, or not to be told.
+
+What the words mean.
+
+  absent             no group of largest models is above chance (corrected over tasks), or by less than 3 % of what there is to gain
+  smooth             above chance, and the middle 80 % of the rise takes 40 % of the ladder or more (a straight line's takes 80 %)
+  sharp-metric-only  the rise is narrower, or came when half of the continuous metric's progress was already made; and a smooth law
+                     of that metric, pushed through the score's own definition, predicts it
+  sharp-in-loss      the rise is narrower, and the continuous metric jumps as well; where none was given, the score is sharp against
+                     pre-training loss
+  under-powered      fewer than five different values of compute, or too few items to tell 15 % of what there is to gain from chance,
+                     or sharp with nothing continuous to ask, or neither sharp nor gradual can be told
+
+Abilities over the same models are fitted together; 30 curves of 24 models take some seconds of one core.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from analysis.emergence import against_loss, forecast, mirage, onset, seeds, selection, shapes, words
+from analysis.emergence.ability import Ability
+from analysis.emergence.shapes import Curves
+from analysis.emergence.verdict import Onset, Selection, Verdict
+
+LEVEL = 0.05
+FEWEST = 5  # different values of compute: QAICc of a two-parameter shape needs as many
+BLIND = 0.15  # of the way from chance to all right: a ladder that cannot see this much cannot say 'absent'
+LEAD = 0.5  # share of the companion's progress, before the score moves, from which the score is said to hide it
+
+
+@dataclasses.dataclass
+class _Case:
+    """One ability on its way to a verdict; arrays (P,) of the models with a known compute, ascending."""
+
+    ability: Ability
+    x: np.ndarray
+    hits: np.ndarray
+    n: np.ndarray
+    floor: float
+    p: float = 1.0
+    p_adjusted: float = 1.0
+    min_effect: float = 1.0
+    onset_at: float | None = None
+    selection: Selection | None = None
+    onset: Onset | None = None
+
+
+def judge(ability: Ability, draws: int = selection.DRAWS) -> Verdict:
+    """The verdict of one ability alone."""
+    return judge_all([ability], draws)[0]
+
+
+def judge_all(
+    abilities: Sequence[Ability], draws: int = selection.DRAWS, family: bool = True, brief: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> list[Verdict]:  # fmt: skip
+    """The verdicts of several abilities, in their order.
+
+    Args:
+      abilities: tasks, each over its models.
+      draws: simulated curves per bootstrap.
+      family: whether presence and onset are corrected over all of them; else each stands alone.
+      brief: only what the call needs, for simulations: no p-values of a step or a hinge, midpoints, loss, forecast or seeds.
+      progress: told what is being done.
+
+    Raises:
+      ValueError: arrays of an ability that do not fit together.
+    """
+    say = progress or (lambda _: None)
+    cases = [_case(a) for a in abilities]
+    say(f"is anything above chance: {len(cases)} tasks")
+    _presence(cases, family)
+    say("shapes")
+    for rows in _alike(cases):
+        _compare(rows, draws, brief)
+    extras = {} if brief else _extras(cases, draws, say)
+    say("verdicts")
+    return [_verdict(case, **extras.get(i, {})) for i, case in enumerate(cases)]
+
+
+def _case(ability: Ability) -> _Case:
+    count = len(ability.flops)
+    for name in ("hits", "n", "loss", "n_params", "clusters", "seeds", *ability.companions):
+        values = ability.companions[name] if name in ability.companions else getattr(ability, name)
+        if len(values) != count:
+            raise ValueError(f"{ability.task}: {name} has {len(values)} entries for {count} models")
+    if np.any(np.diff(ability.flops) < 0) or not np.all(ability.flops > 0):
+        raise ValueError(f"{ability.task}: flops must be positive and ascending")
+    n = np.where(np.isfinite(ability.n) & np.isfinite(ability.hits), ability.n, 0.0)
+    hits = np.where(n > 0, ability.hits, 0.0)
+    if np.any(hits < 0) or np.any(hits > n * (1 + 1e-9)):
+        raise ValueError(f"{ability.task}: hits must lie between 0 and n")
+    x = np.log10(ability.flops)
+    return _Case(ability, x, hits, n, plateau(x, hits, n, ability.chance))
+
+
+def plateau(x: np.ndarray, hits: np.ndarray, n: np.ndarray, chance: float) -> float:
+    """The score from which a rise starts: chance, unless the smallest models stand together above it and the largest far higher.
+
+    A model that has learnt nothing but which answer is most frequent stands there.
+    """
+    from scipy.stats import binom, chi2
+
+    where = np.unique(x[n > 0])
+    if len(where) < FEWEST:
+        return chance
+    cut = max(2, len(where) // 3)
+    low, high = (x <= where[cut - 1]) & (n > 0), (x >= where[-cut]) & (n > 0)
+    score, top = (hits[m].sum() / n[m].sum() for m in (low, high))
+    beyond = (score - chance) / (1 - chance)
+    surely = binom.sf(np.ceil(hits[low].sum()) - 1, np.round(n[low].sum()), max(chance, shapes.LAPSE)) < 1e-3
+    if beyond < onset.NEGLIGIBLE or top - score < 0.2 * (1 - chance) or not surely:
+        return chance
+    scatter = np.sum((hits[low] - n[low] * score) ** 2 / (n[low] * score * (1 - score)))
+    rising = np.corrcoef(x[low], hits[low] / n[low])[0, 1] > 0 if np.ptp(hits[low] / n[low]) > 0 else False
+    return chance if rising and chi2.sf(scatter, low.sum() - 1) < 0.2 else float(score)
+
+
+def _presence(cases: list[_Case], family: bool) -> None:
+    """Fills p-values, corrected ones, detectable effects and onsets."""
+    kinds: dict[tuple[float, bytes], list[_Case]] = {}
+    for case in cases:
+        kinds.setdefault((case.ability.chance, case.x.tobytes()), []).append(case)
+        items = case.n[case.n > 0]
+        case.min_effect = onset.min_effect(float(np.median(items)), case.ability.chance) if len(items) else 1.0
+    for (chance, _), alike in kinds.items():
+        found = onset.present(np.stack([c.hits for c in alike]), np.stack([c.n for c in alike]), chance)
+        for case, p in zip(alike, found, strict=True):
+            case.p = float(p)
+    adjusted = onset.holm(np.array([c.p for c in cases])) if family else [c.p for c in cases]
+    tests = [onset.above_chance(c.x, c.hits, c.n, c.ability.chance) if c.n.any() else (c.x[-1:], np.ones(1)) for c in cases]
+    starts = onset.onsets(tests) if family else [onset.onsets([t])[0] for t in tests]
+    for case, p, start in zip(cases, adjusted, starts, strict=True):
+        case.p_adjusted, case.onset_at = float(p), start
+
+
+def _alike(cases: list[_Case]) -> list[list[_Case]]:
+    """Cases with enough models, grouped by what one call of the fitter shares."""
+    groups: dict[tuple, list[_Case]] = {}
+    for case in cases:
+        if _distinct(case) >= FEWEST:
+            groups.setdefault((case.x.tobytes(), case.floor, case.ability.counted), []).append(case)
+    return list(groups.values())
+
+
+def _distinct(case: _Case) -> int:
+    return len(np.unique(case.x[case.n > 0]))
+
+
+def _curves(rows: Sequence[_Case]) -> Curves:
+    return Curves(rows[0].x, np.stack([c.hits for c in rows]), np.stack([c.n for c in rows]), rows[0].floor)
+
+
+def _compare(rows: list[_Case], draws: int, brief: bool) -> None:
+    curves = _curves(rows)
+    found = selection.compare(curves, draws, rows[0].ability.counted, brief)
+    measured = [None] * len(rows) if brief else onset.measure(curves, found, [c.onset_at for c in rows])
+    for case, s, o in zip(rows, found, measured, strict=True):
+        case.selection, case.onset = s, o
+
+
+def _extras(cases: list[_Case], draws: int, say: Callable[[str], None]) -> dict[int, dict]:
+    """Loss, forecast and seeds by the case's number."""
+    out: dict[int, dict] = {i: {"spread": seeds.spread(c.ability)} for i, c in enumerate(cases)}
+    say("forecasts")
+    for rows in _alike(cases):
+        for case, f in zip(rows, forecast.largest(_curves(rows), draws) or [], strict=False):
+            out[_number(cases, case)]["ahead"] = f
+    say("against loss")
+    groups: dict[tuple, list[_Case]] = {}
+    for case in cases:
+        loss = np.asarray(case.ability.loss, float)
+        if len(np.unique(loss[np.isfinite(loss) & (case.n > 0)])) >= FEWEST:
+            groups.setdefault((loss.tobytes(), case.floor, case.ability.counted), []).append(case)
+    for rows in groups.values():
+        loss = np.asarray(rows[0].ability.loss, float)
+        order = np.flatnonzero(np.isfinite(loss))
+        order = order[np.argsort(-loss[order], kind="stable")]
+        curves = Curves(-loss[order], np.stack([c.hits[order] for c in rows]), np.stack([c.n[order] for c in rows]), rows[0].floor)
+        for case, s in zip(rows, selection.compare(curves, draws, rows[0].ability.counted, brief=True), strict=True):
+            out[_number(cases, case)]["in_loss"] = against_loss.judge(case.ability, s)
+    return out
+
+
+def _number(cases: list[_Case], case: _Case) -> int:
+    return next(i for i, c in enumerate(cases) if c is case)
+
+
+def _verdict(case: _Case, in_loss=None, ahead=None, spread=None) -> Verdict:
+    """The call, from everything measured."""
+    a, s = case.ability, case.selection
+    reached = float("nan") if s is None else float(s.curve(case.x[-1:])[0])
+    hidden = None if s is None or not _there(case, reached) else mirage.examine(a, s)
+    sharp = s is not None and _there(case, reached) and s.p_broad <= LEVEL
+    call, why = _call(case, reached, sharp, hidden, in_loss)
+    reasons = (why, *words.details(a, s, case.onset, hidden, in_loss, ahead, spread, _there(case, reached)))
+    return Verdict(
+        a, call, reasons, sharp, case.floor, reached, case.p, case.p_adjusted, case.min_effect, s, case.onset, hidden, in_loss,
+        ahead, spread,
+    )  # fmt: skip
+
+
+def _there(case: _Case, reached: float) -> bool:
+    chance = case.ability.chance
+    return case.p_adjusted <= LEVEL and (reached - chance) / (1 - chance) >= onset.NEGLIGIBLE
+
+
+def _call(case: _Case, reached: float, sharp: bool, hidden, in_loss) -> tuple[str, str]:
+    """The call and its decisive reason."""
+    s, chance = case.selection, case.ability.chance
+    if s is None:
+        return "under-powered", f"{_distinct(case)} different values of compute; shapes need {FEWEST}"
+    if not _there(case, reached):
+        if (case.min_effect - chance) / (1 - chance) > BLIND:
+            return "under-powered", (
+                f"nothing above chance, but {np.median(case.n[case.n > 0]):.0f} items cannot tell less than {case.min_effect:.2f} from it"
+            )
+        if case.p_adjusted <= LEVEL:
+            return "absent", f"the largest models reach {reached:.3f}: above chance, but by under {onset.NEGLIGIBLE:.0%} of what there is to gain"
+        return "absent", f"no group of largest models is above chance {chance:g} (p = {case.p_adjusted:.2g})"
+    narrow = f"the middle 80 % of the rise takes {s.middle:.0%} of the ladder ({selection.BROAD:.0%} or more in {s.p_broad:.1%} of redraws)"
+    if sharp:
+        if hidden is not None and hidden.explained:
+            return "sharp-metric-only", f"{narrow}, and {words.explains(hidden)}"
+        if hidden is not None and hidden.companion != "implied nll":
+            if hidden.companion_sharp:
+                return "sharp-in-loss", f"{narrow}, and {hidden.companion} jumps with it: {hidden.jump:.0%} of its change in {selection.BROAD:.0%} of the ladder"
+            return "sharp-in-loss", f"{narrow}, and {words.fails(hidden)}"
+        if in_loss is not None and in_loss.sharp:
+            return "sharp-in-loss", f"{narrow}, and it is as sharp against {case.ability.loss_name}; no continuous metric was given"
+        return "under-powered", f"sharp: {narrow}; but nothing continuous was measured that could tell the model from the metric"
+    if hidden is not None and hidden.lead >= LEAD and hidden.explained and hidden.companion != "implied nll":
+        return "sharp-metric-only", f"{hidden.lead:.0%} of the progress in {hidden.companion} came before a tenth of the score's rise, and {words.explains(hidden)}"
+    if s.middle < selection.BROAD:
+        return "under-powered", f"neither sharp nor gradual: {narrow}"
+    if s.winner == "constant":
+        return "smooth", f"above chance, {reached:.2f}, at every compute: no change with scale"
+    return "smooth", f"the middle 80 % of the rise takes {s.middle:.0%} of the ladder (a straight line's takes 80 %)"
