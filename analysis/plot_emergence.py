@@ -136,13 +136,17 @@ def _is(s: Shown, name: str) -> bool:
 def judge(shown: Sequence[Shown], level: float, draws: int) -> list[Judged]:
     """Verdicts, and the shapes as they are drawn."""
     out = []
-    for s, v in zip(shown, judge_all([s.ability for s in shown]), strict=True):
+    for s, v in zip(shown, judge_all([s.ability for s in shown], progress=_say), strict=True):
         if v.selection is None:
             out.append(Judged(s, v, None))
             continue
         x = np.linspace(np.log10(s.ability.flops.min()), np.log10(s.ability.flops.max()), _GRID)
         out.append(Judged(s, v, np.stack([10**x, v.selection.curve(x), *band(v, x, level, draws)])))
     return out
+
+
+def _say(what: str) -> None:
+    print(f"{what} …", file=sys.stderr, flush=True)
 
 
 def figures(found: Source, judged: Sequence[Judged], args: argparse.Namespace) -> dict[str, Figure]:

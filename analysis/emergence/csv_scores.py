@@ -176,6 +176,7 @@ def _shown(
     made = ability(
         points, f"{task}, {form}" if form else task, ACCURACY if chance else EXACT, chance, source=path.name,
         length=None if math.isnan(values["length"]) else values["length"],
+        counted=not math.isnan(values["n"]),
     )  # fmt: skip
     name = "/".join(str(part) for part in key if part not in ("", None))
     return Shown(name, task, form, shots, made, tuple(p for p in points if p.excluded))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CHIPS = {  # verdict: colour of its chip and of its fitted curve
     "absent": "#7f7f7f", "smooth": "#2a7f62", "sharp-metric-only": "#c77700", "sharp-in-loss": RED, "under-powered": "#a7a7a7",
 }  # fmt: skip
+SHARP = "#7d4fa8"  # sharp, but nothing continuous was measured
 COMPANION = "#3b5b92"
 _COMPANION_LABELS = {
     "nll": "gold NLL\n(nats/token)", "bpb": "gold answer\n(bits/byte)", "bits_per_byte": "gold answer\n(bits/byte)",
@@ -130,7 +131,7 @@ def _shape(ax: Axes, j: Judged) -> None:
     """The winning shape with its band, the onset as a triangle on the axis and the midpoint as a line."""
     if j.band is None:
         return
-    a, colour = j.shown.ability, CHIPS[j.verdict.call]
+    colour = tint(j)
     x, y, low, high = j.band
     ax.fill_between(x, low, high, color=colour, alpha=0.16, lw=0, zorder=1.5)
     ax.plot(x, y, color=colour, lw=1.6, zorder=2.5)
@@ -170,9 +171,19 @@ def chip(ax: Axes, j: Judged, title: str | None = None, size: float = 7.5) -> No
     """The title, and the verdict as a coloured chip in the upper left corner, where a rising curve leaves room."""
     ax.set_title(title if title is not None else j.shown.ability.task, loc="left", fontsize=9.5, pad=5)
     ax.text(
-        0.035, 0.95, j.verdict.call, transform=ax.transAxes, ha="left", va="top", fontsize=size, color="white", weight="bold",
-        bbox={"boxstyle": "round,pad=0.28", "fc": CHIPS[j.verdict.call], "ec": "none"}, zorder=8,
+        0.035, 0.95, label(j), transform=ax.transAxes, ha="left", va="top", fontsize=size, color="white", weight="bold",
+        bbox={"boxstyle": "round,pad=0.28", "fc": tint(j), "ec": "none"}, zorder=8,
     )  # fmt: skip
+
+
+def label(j: Judged) -> str:
+    """The verdict; of a sharp rise whose cause cannot be told, also that."""
+    return f"{j.verdict.call}: sharp" if j.verdict.call == "under-powered" and j.verdict.sharp else j.verdict.call
+
+
+def tint(j: Judged) -> str:
+    """Its colour."""
+    return SHARP if label(j) != j.verdict.call else CHIPS[j.verdict.call]
 
 
 def companion(ax: Axes, j: Judged, page: Page, name: str, x: str = "flops") -> None:
@@ -195,11 +206,11 @@ def grid(judged: Sequence[Judged], page: Page, x: str = "flops", columns: int | 
     """One cell for each ability: its score, and below it its first companion."""
     columns = columns or _columns(len(judged))
     rows = math.ceil(len(judged) / columns)
-    foot = foot(page)
-    width, height = _CELL[0] * columns + 0.5, _CELL[1] * rows + foot + 0.35
+    below = foot(page)
+    width, height = _CELL[0] * columns + 0.5, _CELL[1] * rows + below + 0.35
     with canvas(width, height) as out:
         spec = out.add_gridspec(
-            rows, columns, left=0.62 / width, right=1 - 0.15 / width, top=1 - 0.38 / height, bottom=foot / height, wspace=0.3,
+            rows, columns, left=0.62 / width, right=1 - 0.15 / width, top=1 - 0.38 / height, bottom=below / height, wspace=0.3,
             hspace=0.42,
         )  # fmt: skip
         for i, j in enumerate(judged):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.emergence.draw import (
-    CHIPS, Judged, Page, canvas, chip, companion, compute_axis, foot, furnish, score,
+    Judged, Page, canvas, chip, companion, compute_axis, foot, furnish, score, tint,
 )  # fmt: skip
 from analysis.emergence.points import EXACT
 from analysis.figure import GREY
@@ -75,7 +75,7 @@ def _fine(ax: Axes, j: Judged, page: Page) -> None:
             ha="right", color=GREY,
         )  # fmt: skip
         if j.band is not None:
-            ax.plot(j.band[0], np.maximum(j.band[1], least / 2), color=CHIPS[j.verdict.call], lw=1.4)
+            ax.plot(j.band[0], np.maximum(j.band[1], least / 2), color=tint(j), lw=1.4)
         ax.set_title("log scale (no hit: half of one item)", loc="left", fontsize=9.5)
     else:
         ax.scatter(a.flops, (a.score - a.chance) / (1 - a.chance), c=colours, s=22, ec="white", lw=0.3, zorder=4)
@@ -106,9 +106,9 @@ def _against_loss(ax: Axes, j: Judged, page: Page) -> None:
     score(ax, j, page, "loss")
     if found is not None:
         x = np.linspace(np.nanmin(a.loss), np.nanmax(a.loss), 120)
-        ax.plot(x, found.selection.curve(-x[::-1])[::-1], color=CHIPS[j.verdict.call], lw=1.4, zorder=2.5)
+        ax.plot(x, found.selection.curve(-x[::-1])[::-1], color=tint(j), lw=1.4, zorder=2.5)
         if found.threshold is not None:
-            ax.axvline(found.threshold, color=CHIPS[j.verdict.call], lw=0.9, ls=":")
+            ax.axvline(found.threshold, color=tint(j), lw=0.9, ls=":")
     ax.set_title("against loss", loc="left", fontsize=9.5)
     ax.set_xlabel(a.loss_name, fontsize=8.5)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.emergence import tables
-from analysis.emergence.draw import CHIPS, Judged, Page, canvas, cell, chip, companion, compute_axis, foot, furnish, midpoint, onset, score
+from analysis.emergence.draw import Judged, Page, canvas, cell, chip, companion, compute_axis, foot, furnish, label, midpoint, onset, score, tint
 from analysis.figure import GREY
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def _arithmetic(ax: Axes, judged: Sequence[Judged]) -> None:
             ax.plot(at, 0.0, "^", color=colour, ms=7.5, clip_on=False, zorder=6, transform=ax.get_xaxis_transform())
         ax.text(0.03, 0.94 - 0.085 * i, j.shown.task, color=colour, transform=ax.transAxes, va="center", fontsize=9.5)
         ax.text(
-            0.44, 0.94 - 0.085 * i, j.verdict.call, color="white", transform=ax.transAxes, va="center", fontsize=7.5,
-            weight="bold", bbox={"boxstyle": "round,pad=0.25", "fc": CHIPS[j.verdict.call], "ec": "none"},
+            0.44, 0.94 - 0.085 * i, label(j), color="white", transform=ax.transAxes, va="center", fontsize=7.5,
+            weight="bold", bbox={"boxstyle": "round,pad=0.25", "fc": tint(j), "ec": "none"},
         )  # fmt: skip
     ax.set_ylim(-0.03, 1.04)
     named = {t.ability: t.flops for t in tables.thresholds()}
@@ -89,7 +89,7 @@ def _where(ax: Axes, j: Judged) -> None:
     """Onset and midpoint in words, below the chip."""
     found = (("onset", onset(j)), ("midpoint", midpoint(j)))
     lines = [f"{words} $10^{{{math.log10(at):.1f}}}$ FLOPs" for words, at in found if at is not None]
-    ax.text(0.03, 0.85, "\n".join(lines), transform=ax.transAxes, va="top", fontsize=9, color=CHIPS[j.verdict.call])
+    ax.text(0.03, 0.85, "\n".join(lines), transform=ax.transAxes, va="top", fontsize=9, color=tint(j))
 
 
 def _cloze(out: Figure, spec: Any, j: Judged, look: Page, like: Axes) -> None:

@@ -181,5 +181,25 @@ def _thought(task: str, direct: Asked, cot: Asked, level: float) -> Thought:
 
 
 def right_items(asked: Asked) -> dict[str, float] | None:
-    """Whether each item was answered right, by its id; None where its items were not kept."""
-    raise NotImplementedError
+    """Whether each item was answered right, by its id; None where its items were not kept.
+
+    Of choices the largest log-likelihood decides, the first of equals; of generations the file must say it (column 'right').
+    """
+    if asked.items is None:
+        return None
+    from pyarrow import parquet
+
+    names = set(parquet.read_schema(asked.items).names)
+    kept = [c for c in ("task", "item", "gold", "loglikelihoods", "greedy", "right") if c in names]
+    rows = [r for r in parquet.read_table(asked.items, columns=kept).to_pylist() if r["task"] == asked.row["task"]]
+    if "right" in kept:
+        return {r["item"]: float(r["right"]) for r in rows}
+    if asked.row["format"] not in ("cloze", "letter"):
+        return None
+    return {r["item"]: float(_chosen_right(r)) for r in rows}
+
+
+def _chosen_right(row: Mapping[str, Any]) -> bool:
+    if len(row["loglikelihoods"]) == 1:
+        return bool(row["greedy"][0])
+    return int(np.argmax(row["loglikelihoods"])) == row["gold"]

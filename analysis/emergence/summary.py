@@ -12,14 +12,14 @@ import numpy as np
 from analysis.emergence.draw import Judged
 from analysis.emergence.incontext import Interval, Shots, Thought
 from analysis.emergence.points import Point, Shown
-from analysis.emergence.verdict import Mirage, Onset, Selection, Verdict
+from analysis.emergence.verdict import Verdict
 from analysis.words import number
 
 
 def table(judged: Sequence[Judged]) -> list[str]:
     """One line for each ability."""
     wide = max(24, *(len(j.shown.ability.task) for j in judged))
-    out = [f"{'task':<{wide}} {'verdict':<17} {'models':>6} {'score':>14} {'shape':<16} {'onset':>6} {'midpoint':>9} {'width':>6}"]
+    out = [f"{'task':<{wide}} {'verdict':<17} {'models':>6} {'score':>14} {'shape':<21} {'onset':>6} {'midpoint':>9} {'width':>6}"]
     for j in judged:
         a, v = j.shown.ability, j.verdict
         score = f"{a.score[0]:.3f} → {a.score[-1]:.3f}"
@@ -29,7 +29,7 @@ def table(judged: Sequence[Judged]) -> list[str]:
             if bends(v):
                 middle, width = f"{v.onset.midpoint:.2f}", f"{v.onset.width:.2f}" if v.onset.resolved else "unres."
         out.append(
-            f"{a.task:<{wide}} {v.call:<17} {len(a.flops):>6} {score:>14} {shape:<16} {onset:>6} {middle:>9} {width:>6}"
+            f"{a.task:<{wide}} {v.call:<17} {len(a.flops):>6} {score:>14} {shape:<21} {onset:>6} {middle:>9} {width:>6}"
         )
     return [*out, "onset and midpoint: log10 FLOPs; width: decades from 10 to 90 % of the rise, unresolved below the models' spacing"]
 
@@ -40,35 +40,20 @@ def bends(v: Verdict) -> bool:
 
 
 def reasons(j: Judged) -> list[str]:
-    """What a verdict rests on: its reasons, then the numbers."""
+    """What a verdict rests on: the score and its companions, then the reasons with their numbers."""
     a, v = j.shown.ability, j.verdict
-    n = float(np.nanmedian(a.n))
-    asked = ", ".join(
-        part for part in (j.shown.format, "" if j.shown.shots is None else f"{j.shown.shots} shots", a.source) if part
-    )
-    out = [f"{a.task} ({asked}): {v.call.upper()}", *(f"  - {reason}" for reason in v.reasons)]
+    shots = "" if j.shown.shots is None else f"{j.shown.shots} shots"
+    asked = ", ".join(part for part in (j.shown.format, shots, a.source) if part)
+    ends = f"{a.metric} {a.score[0]:.4f} → {a.score[-1]:.4f}"
+    if a.chance:
+        ends += f", centred {(a.score[0] - a.chance) / (1 - a.chance):.3f} → {(a.score[-1] - a.chance) / (1 - a.chance):.3f}"
     floor = f"chance {number(a.chance)}" + (f", plateau {number(v.floor)}" if v.floor > a.chance + 1e-9 else "")
-    centred = (
-        f", centred {(a.score[0] - a.chance) / (1 - a.chance):.3f} → {(a.score[-1] - a.chance) / (1 - a.chance):.3f}"
-        if a.chance
-        else ""
-    )
-    out.append(
-        f"  {a.metric} {a.score[0]:.4f} → {a.score[-1]:.4f}{centred}; {floor}; resolution 1/n = {number(1 / n, 2)}, "
-        f"detectable from {v.min_effect:.3f}; p(present) {_p(v.p_adjusted)}"
-    )
+    n = float(np.nanmedian(a.n))
+    items = f"{n:.0f} items: resolution {number(1 / n, 2)}, {number(v.min_effect, 3)} would be told from chance"
+    out = [f"{a.task} ({asked}): {v.call.upper()}", f"  {ends}; {floor}; {items}"]
     out += [f"  {line}" for line in _companions(j)]
-    if v.selection is not None:
-        out.append(f"  {_shape(v.selection)}")
-    if v.onset is not None and bends(v):
-        out.append(f"  {_where(v.onset)}")
-    if v.mirage is not None:
-        out.append(f"  {_mirage(v.mirage)}")
-    return out + [f"  {line}" for line in _further(v)]
-
-
-def _p(value: float) -> str:
-    return "< 1e-4" if value < 1e-4 else f"{value:.2g}"
+    out += [f"  - {reason}" for reason in v.reasons]
+    return out + [f"  - {line}" for line in _tests(v)]
 
 
 def _companions(j: Judged) -> list[str]:
@@ -80,58 +65,15 @@ def _companions(j: Judged) -> list[str]:
     return ["beside it: " + ", ".join(ends)] if ends else []
 
 
-def _shape(s: Selection) -> str:
-    ranked = sorted(s.delta.items(), key=lambda item: item[1])
-    others = ", ".join(f"{name} +{delta:.1f}" for name, delta in ranked[1:4])
-    tests = [f"step over sigmoid p {_p(s.p_step)}", f"hinge over line p {_p(s.p_hinge)}"]
-    tests = [t for t, p in zip(tests, (s.p_step, s.p_hinge), strict=True) if math.isfinite(p)]
-    told = f"; {', '.join(tests)}" if tests else ""
-    return f"shape: {s.said} (QAICc weight {s.weights[s.winner]:.2f}; {others}); over-dispersion {s.phi:.3g}{told}"
-
-
-def _where(o: Onset) -> str:
-    lo, hi = o.midpoint_interval
-    spread = f"10–90 % width {o.width:.2f} decades [{_end(o.width_interval[0])}, {_end(o.width_interval[1])}]"
-    resolved = "" if o.resolved else f": unresolved, the models about it lie {o.spacing:.2f} apart"
-    onset = "no onset" if o.log_flops is None else f"onset 10^{o.log_flops:.2f}"
-    return f"{onset} (hinge 10^{o.hinge:.2f}), midpoint 10^{o.midpoint:.2f} [{_end(lo)}, {_end(hi)}] FLOPs; {spread}{resolved}"
-
-
-def _end(value: float) -> str:
-    return f"{value:.2f}" if math.isfinite(value) else "open"
-
-
-def _mirage(m: Mirage) -> str:
-    law = "is predicted" if m.explained else "is not predicted"
-    out = (
-        f"mirage test: the score {law} by a smooth law of {m.companion} (error {100 * m.error:.0f} % of the rise, p {_p(m.p_value)}; "
-        f"{100 * m.jump:.0f} % of {m.companion}'s change within a third of the ladder); breakthroughness {m.breakthroughness:.3g}, "
-        f"linearity {m.linearity:.3g}, mirage index {m.index:.3g}"
-    )
-    return out if m.loglog_r2 is None else f"{out}; log(−log score) against log C: R² {m.loglog_r2:.2f}"
-
-
-def _further(v: Verdict) -> list[str]:
-    """Against loss, the forecast, seeds."""
-    out = []
-    if v.loss is not None:
-        one = "one curve for all sizes" if v.loss.one_curve else "sizes lie on different curves"
-        p = f" (p {_p(v.loss.p_value)})" if math.isfinite(v.loss.p_value) else ""
-        at = "" if v.loss.threshold is None else f"; leaves chance at {number(v.loss.threshold)}"
-        name = v.ability.loss_name
-        out.append(f"against {name}: {one}{p}, {v.loss.selection.said}, {'sharp' if v.loss.sharp else 'not sharp'}{at}")
-    if v.forecast is not None:
-        f = v.forecast
-        out.append(
-            f"largest left out: {f.observed:.3f} measured, {f.predicted:.3f} foretold, {100 * f.level:g} % "
-            f"[{f.interval[0]:.3f}, {f.interval[1]:.3f}]: {'inside' if f.inside else 'OUTSIDE'}"
-        )
-    if v.seeds is not None:
-        two = "; bimodal over seeds at 10^" + ", 10^".join(f"{at:.2f}" for at in v.seeds.bimodal) if v.seeds.bimodal else ""
-        out.append(
-            f"seeds: {v.seeds.repeats} groups, sd {v.seeds.deviation:.3f}, variance {v.seeds.ratio:.2g} times counting's{two}"
-        )
-    return out
+def _tests(v: Verdict) -> list[str]:
+    """What the reasons leave out: tests between like shapes, and BIG-bench's scores."""
+    told = []
+    if v.selection is not None:
+        pairs = (("sigmoid over step", v.selection.p_step), ("hinge over line", v.selection.p_hinge))
+        told += [f"{name} p = {value:.2g}" for name, value in pairs if math.isfinite(value)]
+    if v.mirage is not None:
+        told.append(f"breakthroughness {v.mirage.breakthroughness:.3g}, linearity {v.mirage.linearity:.3g} (BIG-bench 2022)")
+    return ["; ".join(told)] if told else []
 
 
 # ---- in context
