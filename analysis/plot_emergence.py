@@ -3,16 +3,14 @@
 Draws each task's score beside its continuous companions against training compute, fits shapes, and judges it: absent, smooth,
 sharp in the metric only, sharp in the loss, or under-powered.  Without arguments on the published tables that the package ships
 (GPT-3, public models and the OLMo ladder; nothing is trained); with ``--runs runs/ladder`` on your own, once they were scored
-(``python -m scaling.evals --run runs/ladder``); with ``--csv`` on anybody's table.  Writes emergence.png, .svg and .json, of
-your own also emergence_loss, emergence_shots, emergence_cot and emergence_letter where there is what they show, and says the same
-in words.
+(``python -m scaling.evals --run runs/ladder``); with ``--csv`` on anybody's table.  Writes emergence.png, .svg and .json, and
+emergence_loss, emergence_shots, emergence_cot and emergence_letter where there is what they show, and says the same in words.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import pathlib
 import sys
 import time
 from collections.abc import Sequence
@@ -23,10 +21,10 @@ import numpy as np
 from analysis import cli, load
 from analysis.emergence import csv_scores, incontext, ladder, summary, tables
 from analysis.emergence.bands import band
-from analysis.emergence.draw import Judged, Page, grid, wrap
+from analysis.emergence.draw import Judged, Page, grid
 from analysis.emergence.incontext import Shots, Thought
 from analysis.emergence.judge import judge_all
-from analysis.emergence.points import Shown
+from analysis.emergence.points import WITHIN, Shown
 from analysis.figure import write
 from scaling import runs
 from scaling.cli import Parser
@@ -35,6 +33,7 @@ from scaling.units import did_you_mean
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PUBLISHED = "published tables"
 LEVEL, DRAWS = 0.9, 300
 PLAIN = ("cloze", "generate", "")  # formats of the first page; letters and chains of thought have their own
 _GRID = 120  # points of a drawn curve
@@ -95,7 +94,7 @@ def source(args: argparse.Namespace) -> Source:
     whole = not (args.tasks or args.format or args.shots is not None)
     every = tables.shipped() if whole else tables.everything()
     few = incontext.published_shots(tables.few_shot(), args.level) if whole else ()
-    return Source("published tables", tuple(_chosen(every, args)), tuple(few), published=whole)
+    return Source(PUBLISHED, tuple(_chosen(every, args)), tuple(few), published=whole)
 
 
 def _own(args: argparse.Namespace) -> Source:
@@ -115,13 +114,12 @@ def _chosen(shown: Sequence[Shown], args: argparse.Namespace) -> list[Shown]:
         if not any(_is(s, name) for s in shown):
             there = ", ".join(dict.fromkeys(s.key for s in shown))
             raise load.LoadError(f"--tasks {name}: no such task; there are {there}.{did_you_mean(name, names)}")
-    for what, values, there in (
-        ("format", args.format, {s.format for s in shown}),
-        ("shots", [] if args.shots is None else [args.shots], {s.shots for s in shown if s.shots is not None}),
-    ):
-        for value in values:
-            if value not in there:
-                raise load.LoadError(f"--{what} {value}: there are {', '.join(sorted(map(str, there))) or 'none named'}")
+    asked = [("format", name, {s.format for s in shown}) for name in args.format]
+    if args.shots is not None:
+        asked.append(("shots", str(args.shots), {str(s.shots) for s in shown if s.shots is not None}))
+    for what, value, values in asked:
+        if value not in values:
+            raise load.LoadError(f"--{what} {value}: there are {', '.join(sorted(values)) or 'none named'}")
     return [
         s for s in shown
         if (not args.tasks or any(_is(s, name) for name in args.tasks)) and s.format in (args.format or [s.format])
@@ -151,8 +149,7 @@ def _say(what: str) -> None:
 
 def figures(found: Source, judged: Sequence[Judged], args: argparse.Namespace) -> dict[str, Figure]:
     """By file name, without its ending."""
-    caption = wrap(_caption(found, judged), 16)
-    page = Page.of(judged, args.level, caption)
+    page = Page.of(judged, args.level, _caption(found, judged))
     if found.published:
         from analysis.emergence import draw_published
 
@@ -194,10 +191,10 @@ def _in_context(found: Source, judged: Sequence[Judged], page: Page) -> dict[str
 def _caption(found: Source, judged: Sequence[Judged]) -> str:
     count = {call: sum(j.verdict.call == call for j in judged) for call in dict.fromkeys(j.verdict.call for j in judged)}
     told = ", ".join(f"{n} {call}" for call, n in count.items())
-    reasons = sorted({p.excluded for j in judged for p in j.shown.rest if p.excluded and p.excluded != "within training"})
+    reasons = sorted({p.excluded for j in judged for p in j.shown.rest if p.excluded and p.excluded != WITHIN})
     left = f"  Hollow, left out of fits: {'; '.join(reasons)}." if reasons else ""
-    where = "Published tables (sources in analysis/emergence/data/README.md)" if found.name == "published tables" else found.name
-    return f"{where}: {len(judged)} curves judged: {told}.{left}"
+    where = " (sources: analysis/emergence/data/README.md)" if found.name == PUBLISHED else ""
+    return f"{found.name}{where}: {len(judged)} curves judged: {told}.{left}"
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -49,7 +49,8 @@ def parse_mapping(text: str) -> dict[str, str]:
     for part in filter(None, (p.strip() for p in text.split(","))):
         role, equals, column = (s.strip() for s in part.partition("="))
         if not equals or not column or role not in ROLES:
-            raise LoadError(f"--map {part!r}: must be ROLE=COLUMN with a role of {', '.join(ROLES)}.{did_you_mean(role, ROLES)}")
+            near = did_you_mean(role, ROLES)
+            raise LoadError(f"--map {part!r}: must be ROLE=COLUMN with a role of {', '.join(ROLES)}.{near}")
         mapping[role] = column
     return mapping
 
@@ -168,9 +169,7 @@ def _point(text: Mapping[str, str], values: Mapping[str, float]) -> Point:
     )  # fmt: skip
 
 
-def _shown(
-    key: tuple[str, str, int | None], points: Sequence[Point], values: Mapping[str, float], path: pathlib.Path
-) -> Shown:
+def _shown(key: tuple[str, str, int | None], points: Sequence[Point], values: Mapping[str, float], path: pathlib.Path) -> Shown:
     task, form, shots = key
     chance = 0.0 if math.isnan(values["chance"]) else values["chance"]
     made = ability(

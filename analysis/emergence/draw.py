@@ -70,6 +70,10 @@ class Page:
         lo, hi = math.log(self.sizes[0]), math.log(self.sizes[-1])
         return colormaps["viridis"](PALEST * (math.log(n_params) - lo) / max(hi - lo, 1e-9))
 
+    def wrapped(self, inches: float) -> Page:
+        """With its caption in lines that fit a figure of this width."""
+        return dataclasses.replace(self, caption=wrap(self.caption, inches))
+
     def label(self, n_params: float) -> str:
         return self.named.get(n_params) or format_count(n_params, 2)
 
@@ -95,10 +99,10 @@ def points(ax: Axes, j: Judged, page: Page, x: str, y: str | None = None) -> Non
     a = j.shown.ability
     for within in (True, False):
         rest = [p for p in j.shown.rest if (p.excluded == WITHIN) == within]
-        values = [p.score if y is None else p.companions.get(y, math.nan) for p in rest]
+        heights = [p.score if y is None else p.companions.get(y, math.nan) for p in rest]
         colours = [page.colour(p.n_params) for p in rest]
         look: dict[str, Any] = {"s": 5, "alpha": 0.45, "lw": 0} if within else {"s": 14, "alpha": 0.6, "lw": 0.8, "fc": "none"}
-        ax.scatter([getattr(p, x) for p in rest], values, **{("c" if within else "ec"): colours}, zorder=2, **look)
+        ax.scatter([getattr(p, x) for p in rest], heights, **{("c" if within else "ec"): colours}, zorder=2, **look)
     at, values = getattr(a, x), a.score if y is None else a.companions[y]
     colours = [page.colour(n) for n in a.n_params]
     if y is None:
@@ -118,8 +122,9 @@ def score(ax: Axes, j: Judged, page: Page, x: str = "flops") -> None:
     ax.axhspan(a.chance, detectable(a.chance, float(np.nanmedian(a.n))), color=GREY, alpha=0.16, lw=0, zorder=0)
     ax.axhline(a.chance, color=GREY, ls="--", lw=0.9, zorder=1)
     points(ax, j, page, x)
-    top = max(float(a.score.max()), a.chance)
-    ax.set_ylim(min(a.chance, float(a.score.min())) - 0.05 * (top - a.chance + 0.1), min(1.04, top + 0.2 * (top - a.chance) + 0.04))
+    least, top = min(a.chance, float(a.score.min())), max(float(a.score.max()), a.chance + 0.12)
+    room = 0.06 * (top - least)
+    ax.set_ylim(max(-0.03, least - max(room, 0.04 if a.chance else 0.0)), min(1.04, top + 3 * room))
     if x == "flops":
         ax.set_xscale("log")
         _shape(ax, j)
@@ -129,7 +134,7 @@ def score(ax: Axes, j: Judged, page: Page, x: str = "flops") -> None:
 
 def _shape(ax: Axes, j: Judged) -> None:
     """The winning shape with its band, the onset as a triangle on the axis and the midpoint as a line."""
-    if j.band is None:
+    if j.band is None or j.verdict.call == "absent":
         return
     colour = tint(j)
     x, y, low, high = j.band
@@ -193,7 +198,10 @@ def companion(ax: Axes, j: Judged, page: Page, name: str, x: str = "flops") -> N
     points(ax, j, page, x, name)
     ax.set_ylabel(_COMPANION_LABELS.get(name, name), fontsize=7.5, color=COMPANION)
     ax.tick_params(axis="y", labelsize=7.5, colors=COMPANION)
-    ax.margins(y=0.15)
+    low, high = ax.dataLim.intervaly
+    room = max(0.15 * (high - low), 0.04 * abs(high))  # what hardly moves is not blown up
+    if math.isfinite(room) and room > 0:
+        ax.set_ylim(low - room, high + room)
     ax.yaxis.set_major_locator(MaxNLocator(3))
     if x == "flops":
         ax.set_xscale("log")
@@ -206,8 +214,10 @@ def grid(judged: Sequence[Judged], page: Page, x: str = "flops", columns: int | 
     """One cell for each ability: its score, and below it its first companion."""
     columns = columns or _columns(len(judged))
     rows = math.ceil(len(judged) / columns)
+    width = _CELL[0] * columns + 0.5
+    page = page.wrapped(width)
     below = foot(page)
-    width, height = _CELL[0] * columns + 0.5, _CELL[1] * rows + below + 0.35
+    height = _CELL[1] * rows + below + 0.35
     with canvas(width, height) as out:
         spec = out.add_gridspec(
             rows, columns, left=0.62 / width, right=1 - 0.15 / width, top=1 - 0.38 / height, bottom=below / height, wspace=0.3,
@@ -262,23 +272,29 @@ def furnish(out: Figure, judged: Sequence[Judged], page: Page, x: str) -> None:
                     (Line2D([], [], color=CHIPS["smooth"], lw=0.9, ls=":"), "midpoint")]  # fmt: skip
     rest = {p.excluded == WITHIN for j in judged for p in j.shown.rest}
     entries += [(_mark("o", ms=2.5), "checkpoint within training, not judged")] if True in rest else []
-    entries += [(_mark("o", mfc="none", ms=4), "left out, see JSON")] if False in rest else []
-    entries += [(_mark("o", color=page.colour(n)), page.label(n)) for n in _legend_sizes(page.sizes)]
+    entries += [(_mark("o", mfc="none", ms=4), "left out, see below")] if False in rest else []
+    _legend(out, entries, 0.37 + 0.165 * lines)
+    furnish_sizes(out, page, page.caption)
+
+
+def _legend(out: Figure, entries: Sequence[tuple[Any, str]], inches: float) -> None:
+    """In as many rows as fit the width, from ``inches`` above the lower edge upwards."""
+    columns = max(1, min(len(entries), int((out.get_figwidth() - 0.5) / 2.2)))
     handles, labels = zip(*entries, strict=True)
     out.legend(
-        list(handles), list(labels), loc="lower center", bbox_to_anchor=(0.5, (0.1 + 0.165 * lines) / height), frameon=False,
-        ncols=min(len(entries), max(6, int(out.get_figwidth() / 1.35))), fontsize=8, handletextpad=0.4, columnspacing=1.2,
+        list(handles), list(labels), loc="lower center", bbox_to_anchor=(0.5, inches / out.get_figheight()), frameon=False,
+        ncols=columns, fontsize=8, handletextpad=0.4, columnspacing=1.2,
     )  # fmt: skip
-    out.text(0.1 / out.get_figwidth(), 0.08 / height, page.caption, fontsize=8.5, va="bottom", color="#333333", linespacing=1.35)
 
 
 def furnish_sizes(out: Figure, page: Page, caption: str) -> None:
-    """The sizes and the caption alone."""
+    """The sizes, and below them the caption."""
     height, lines, sizes = out.get_figheight(), caption.count("\n") + 1, _legend_sizes(page.sizes)
     handles = [_mark("o", color=page.colour(n)) for n in sizes]
     out.legend(
-        handles, [page.label(n) for n in sizes], loc="lower center", bbox_to_anchor=(0.5, (0.1 + 0.165 * lines) / height),
-        frameon=False, ncols=len(handles), fontsize=8, handletextpad=0.4, columnspacing=1.2, title="N", title_fontsize=8,
+        handles, [f"N = {page.label(n)}" for n in sizes], loc="lower center",
+        bbox_to_anchor=(0.5, (0.1 + 0.165 * lines) / height), frameon=False, ncols=len(handles), fontsize=8,
+        handletextpad=0.4, columnspacing=1.2,
     )  # fmt: skip
     out.text(0.1 / out.get_figwidth(), 0.08 / height, caption, fontsize=8.5, va="bottom", color="#333333", linespacing=1.35)
 
@@ -286,7 +302,8 @@ def furnish_sizes(out: Figure, page: Page, caption: str) -> None:
 def _mark(marker: str, **style: Any) -> Any:
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], ls="", marker=marker, **({"color": GREY, "ms": 6} | style))
+    look: dict[str, Any] = {"color": GREY, "ms": 6} | style
+    return Line2D([], [], ls="", marker=marker, **look)
 
 
 def _legend_sizes(sizes: Sequence[float]) -> list[float]:
@@ -297,10 +314,10 @@ def _legend_sizes(sizes: Sequence[float]) -> list[float]:
 
 
 def foot(page: Page) -> float:
-    """Inches below the panels: axis, legend and caption."""
-    return 1.15 + 0.165 * (page.caption.count("\n") + 1 if page.caption else 0)
+    """Inches below the panels: axis, legends and caption."""
+    return 1.65 + 0.165 * (page.caption.count("\n") + 1 if page.caption else 0)
 
 
 def wrap(text: str, inches: float) -> str:
     """A caption in lines that fit a figure of this width."""
-    return textwrap.fill(text, int(inches * 14.5), break_on_hyphens=False)
+    return textwrap.fill(text, int(inches * 15.5), break_on_hyphens=False)

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.emergence.draw import (
-    Judged, Page, canvas, chip, companion, compute_axis, foot, furnish, score, tint,
+    Judged,
+    Page,
+    canvas,
+    chip,
+    companion,
+    compute_axis,
+    foot,
+    furnish,
+    score,
+    tint,
 )  # fmt: skip
 from analysis.emergence.points import EXACT
 from analysis.figure import GREY
@@ -25,7 +34,9 @@ def rows(judged: Sequence[Judged], page: Page) -> Figure:
     """Detail of a few abilities."""
     companions = any(j.shown.ability.companions for j in judged)
     columns = 2 + companions + any(np.isfinite(j.shown.ability.loss).any() for j in judged)
-    width, height = _COLUMN * columns, _ROW * len(judged) + foot(page) + 0.4
+    width = _COLUMN * columns
+    page = page.wrapped(width)
+    height = _ROW * len(judged) + foot(page) + 0.4
     with canvas(width, height) as out:
         spec = out.add_gridspec(
             len(judged), columns, left=0.6 / width, right=1 - 0.15 / width, top=1 - 0.4 / height, bottom=foot(page) / height,
@@ -42,7 +53,7 @@ def rows(judged: Sequence[Judged], page: Page) -> Figure:
             if j.shown.ability.companions:
                 _companions(out, spec[i, 2], j, page, first)
             if np.isfinite(j.shown.ability.loss).any():
-                _against_loss(out.add_subplot(spec[i, 2 + companions]), j, page)
+                against_loss(out.add_subplot(spec[i, 2 + companions]), j, page)
         furnish(out, judged, page, "flops")
         return out
 
@@ -100,7 +111,7 @@ def _companions(out: Figure, spec: Any, j: Judged, page: Page, like: Axes) -> No
     compute_axis(last)
 
 
-def _against_loss(ax: Axes, j: Judged, page: Page) -> None:
+def against_loss(ax: Axes, j: Judged, page: Page) -> None:
     """All sizes and budgets against loss, with the best shape there."""
     a, found = j.shown.ability, j.verdict.loss
     score(ax, j, page, "loss")
@@ -111,4 +122,3 @@ def _against_loss(ax: Axes, j: Judged, page: Page) -> None:
             ax.axvline(found.threshold, color=tint(j), lw=0.9, ls=":")
     ax.set_title("against loss", loc="left", fontsize=9.5)
     ax.set_xlabel(a.loss_name, fontsize=8.5)
-

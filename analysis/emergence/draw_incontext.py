@@ -1,4 +1,4 @@
-"""The figures of part in-context: score against shots with each size's slope, chain of thought and its gain, letters beside cloze."""
+"""Figures of what a prompt adds: score against shots and its slope, chain of thought and its gain, letters beside cloze."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _CELL = (3.1, 3.5)  # inches
-_FOOT = 1.35
+_FOOT = 1.5
 
 
 def shots(curves: Sequence[Shots], level: float) -> Figure:
@@ -85,7 +85,7 @@ def _size_axis(ax: Axes) -> None:
 def thoughts(found: Sequence[Thought], page: Page) -> Figure:
     """One column for each task: exact match with and without a chain of thought by rung, and below it the gain."""
     tasks = list(dict.fromkeys(t.task for t in found))
-    width, height = max(8.0, 3.1 * len(tasks) + 0.6), 4.6 + _FOOT
+    width, height = max(6.5, 3.1 * len(tasks) + 0.6), 4.6 + _FOOT
     with canvas(width, height) as out:
         spec = out.add_gridspec(
             2, len(tasks), left=0.65 / width, right=1 - 0.12 / width, top=1 - 0.35 / height, bottom=_FOOT / height, wspace=0.28,
@@ -98,8 +98,8 @@ def thoughts(found: Sequence[Thought], page: Page) -> Figure:
             _both_ways(top, same)
             _gain(low, same, page)
         words = (
-            "Above: exact match of direct answers (hollow) and after a chain of thought (filled) by rung. Below: what the chain "
-            f"of thought adds, {100 * page.level:g} % interval{', items paired' if all(t.paired for t in found) else ''}."
+            "Above: exact match of direct answers (hollow) and after a chain of thought (filled) by rung. Below: what the "
+            f"chain of thought adds, {100 * page.level:g} % interval{', items paired' if all(t.paired for t in found) else ''}."
         )
         furnish_sizes(out, page, wrap(words, width))
         return out
@@ -134,7 +134,7 @@ def _gain(ax: Axes, same: Sequence[Thought], page: Page) -> None:
 def letters(pairs: Sequence[tuple[Judged, Judged | None]], page: Page) -> Figure:
     """One column for each task: by letter, beside it by continuation, and below the letter's NLL against that of a guess."""
     rows = 2 + any("letter_mass" in j.shown.ability.companions for j, _ in pairs)
-    width, height = max(8.0, 3.1 * len(pairs) + 0.6), 2.5 + 1.5 * (rows - 1) + _FOOT
+    width, height = max(6.5, 3.1 * len(pairs) + 0.6), 2.5 + 1.5 * (rows - 1) + _FOOT
     with canvas(width, height) as out:
         spec = out.add_gridspec(
             rows, len(pairs), left=0.75 / width, right=1 - 0.12 / width, top=1 - 0.35 / height, bottom=_FOOT / height,
@@ -163,9 +163,9 @@ def letters(pairs: Sequence[tuple[Judged, Judged | None]], page: Page) -> Figure
             for ax in out.axes:
                 ax.tick_params(labelsize=7.5)
         words = (
-            "Above: accuracy by letter (filled, with its shape) and of the same items by continuation (hollow diamonds); dashed: "
-            "chance. Below: NLL of the right letter in nats, dashed: that of a guess; probability that the model gives to the "
-            "letters together."
+            "Above: accuracy by letter (filled, with its shape) and of the same items by continuation (hollow diamonds); "
+            "dashed: chance. Below: NLL of the right letter in nats, dashed: that of a guess; probability that the "
+            "model gives to the letters together."
         )
         furnish_sizes(out, page, wrap(words, width))
         return out

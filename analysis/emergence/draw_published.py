@@ -7,7 +7,23 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.emergence import tables
-from analysis.emergence.draw import Judged, Page, canvas, cell, chip, companion, compute_axis, foot, furnish, label, midpoint, onset, score, tint
+from analysis.emergence.draw import (
+    Judged,
+    Page,
+    canvas,
+    cell,
+    chip,
+    companion,
+    compute_axis,
+    foot,
+    furnish,
+    label,
+    midpoint,
+    onset,
+    score,
+    tint,
+)
+from analysis.emergence.draw_detail import against_loss
 from analysis.figure import GREY
 
 if TYPE_CHECKING:
@@ -22,6 +38,7 @@ _COLUMNS, _WIDTH, _TOP, _CELL = 6, 17.0, 4.7, 2.55  # inches
 
 def page(judged: Sequence[Judged], look: Page) -> Figure:
     """The figure of all shipped tables."""
+    look = look.wrapped(_WIDTH)
     by_key = {j.shown.key: j for j in judged}
     rest = [j for j in judged if j.shown.key not in (*ARITHMETIC, LETTER, CLOZE)]
     rows = math.ceil(len(rest) / _COLUMNS)
@@ -108,8 +125,9 @@ def _cloze(out: Figure, spec: Any, j: Judged, look: Page, like: Axes) -> None:
 
 
 def _against_loss(ax: Axes, j: Judged, look: Page, like: Axes) -> None:
-    """The same accuracy against pre-training loss: one curve for all sizes."""
-    score(ax, j, look, "loss")
+    """The same accuracy against pre-training loss, and whether one curve serves all sizes."""
+    against_loss(ax, j, look)
     ax.set_ylim(like.get_ylim())
-    ax.set_title("… against loss: one curve for all sizes", loc="left", fontsize=10.5)
-    ax.set_xlabel(j.shown.ability.loss_name, fontsize=9)
+    found = j.verdict.loss
+    one = "" if found is None else ": one curve" if found.one_curve else ": sizes differ"
+    ax.set_title(f"the same against loss{one}", loc="left", fontsize=10.5)

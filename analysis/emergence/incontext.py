@@ -90,7 +90,7 @@ def contrast(conditions: Sequence[Condition], weights: np.ndarray, level: float)
     shared = sorted(set.intersection(*(set(right) for right in kept))) if len(kept) == len(conditions) else []
     if len(shared) > 1:
         sums = weights @ np.array([[right[i] for i in shared] for right in kept])
-        value, error = float(sums.mean()), float(sums.std(ddof=1) / math.sqrt(len(shared)))
+        value, error = float(sums.mean()), float(sums.std() / math.sqrt(len(shared)))
         error = max(error, float(np.abs(weights).max()) / len(shared))  # where no item differs, one in n could
     else:
         n = np.array([c.n for c in conditions])
@@ -107,9 +107,7 @@ def _slope_weights(shots: Sequence[int]) -> np.ndarray:
     return (x - x.mean()) / ((x - x.mean()) ** 2).sum()
 
 
-def _curve(
-    task: str, form: str, size: str, n_params: float, chance: float, at: Mapping[int, Condition], level: float
-) -> Shots:
+def _curve(task: str, form: str, size: str, n_params: float, chance: float, at: Mapping[int, Condition], level: float) -> Shots:
     shots = tuple(sorted(at))
     conditions = [at[k] for k in shots]
     difference = np.zeros(len(shots))

@@ -22,11 +22,13 @@ SMOOTHED = 0.05  # of the tokens so far: training losses that stand for a missin
 FORMATS = {"cloze": ACCURACY, "letter": ACCURACY, "generate": EXACT, "cot": EXACT}  # and what is counted as a hit
 _SCORE = {ACCURACY: "acc", EXACT: "exact_match"}
 _COMPANIONS = {  # the first is the one of the mirage test; format → companion: metric
-    "cloze": {"nll": "nll_token", "p_gold": "p_gold", "brier": "brier", "bits_per_byte": "nll_byte", "p_gold_raw": "p_gold_raw"},
+    "cloze": {
+        "nll": "nll_token", "p_gold": "p_gold", "brier": "brier", "bits_per_byte": "nll_byte", "p_gold_raw": "p_gold_raw",
+    },
     "letter": {"nll": "nll", "p_gold": "p_gold", "brier": "brier", "letter_mass": "letter_mass"},
     "generate": {"nll": "nll_token", "edit": "edit", "p_gold_raw": "p_gold_raw"},
     "cot": {"nll": "nll_token", "edit": "edit"},
-}
+}  # fmt: skip
 _NEEDED = {"step": int, "flops": (int, float), "task": str, "format": str, "shots": int, "n": int, "chance": (int, float),
            "metrics": dict}  # fmt: skip
 
@@ -143,7 +145,8 @@ def only(found: Sequence[Asked], wanted: Sequence[str], formats: Sequence[str], 
     for what, names, there in (("tasks", wanted, tasks(found)), ("format", formats, _each(found, "format"))):
         for name in names:
             if name not in there:
-                raise load.LoadError(f"--{what} {name}: was not scored; there are {', '.join(there)}.{did_you_mean(name, there)}")
+                near = did_you_mean(name, there)
+                raise load.LoadError(f"--{what} {name}: was not scored; there are {', '.join(there)}.{near}")
     if shots is not None and str(shots) not in (there := _each(found, "shots")):
         raise load.LoadError(f"--shots {shots}: was not scored; there are {', '.join(there)}")
     return [
@@ -168,8 +171,8 @@ def most_shots(found: Iterable[Asked]) -> dict[tuple[str, str], int]:
 def shown(found: Sequence[Asked], checkpoints: bool = False) -> list[Shown]:
     """An ability for each task and format, with the most shots that it was asked with.
 
-    Judged are the ends of annealed runs; where fewer than three are, all ends; with ``checkpoints``, or where there are not even
-    three ends, every checkpoint, those of one trunk as one cluster.  The others are drawn small.
+    Judged are the ends of annealed runs; where there are fewer than three, all ends; with ``checkpoints``, or where there are
+    not even three ends, every checkpoint, those of one trunk as one cluster.  The others are drawn small.
 
     Raises:
       LoadError: for fewer than three models.
@@ -181,8 +184,8 @@ def shown(found: Sequence[Asked], checkpoints: bool = False) -> list[Shown]:
         points = _points(asked, checkpoints)
         if sum(p.excluded is None for p in points) < FEWEST:
             raise load.LoadError(
-                f"{task} by {form}: {len(asked)} models were scored, a shape needs {FEWEST} or more; score more runs of the ladder: "
-                "python -m scaling.evals --run FOLDER"
+                f"{task} by {form}: {len(asked)} models were scored, a shape needs {FEWEST} or more; score more runs of the "
+                "ladder: python -m scaling.evals --run FOLDER"
             )
         lengths = [v for a in asked if (v := a.row.get("answer_tokens"))]
         first = asked[0].row

@@ -19,7 +19,10 @@ from analysis.words import number
 def table(judged: Sequence[Judged]) -> list[str]:
     """One line for each ability."""
     wide = max(24, *(len(j.shown.ability.task) for j in judged))
-    out = [f"{'task':<{wide}} {'verdict':<17} {'models':>6} {'score':>14} {'shape':<21} {'onset':>6} {'midpoint':>9} {'width':>6}"]
+    head = (
+        f"{'task':<{wide}} {'verdict':<17} {'models':>6} {'score':>14} {'shape':<21} {'onset':>6} {'midpoint':>9} {'width':>6}"
+    )
+    out = [head]
     for j in judged:
         a, v = j.shown.ability, j.verdict
         score = f"{a.score[0]:.3f} → {a.score[-1]:.3f}"
@@ -28,10 +31,9 @@ def table(judged: Sequence[Judged]) -> list[str]:
             onset = "–" if v.onset.log_flops is None else f"{v.onset.log_flops:.2f}"
             if bends(v):
                 middle, width = f"{v.onset.midpoint:.2f}", f"{v.onset.width:.2f}" if v.onset.resolved else "unres."
-        out.append(
-            f"{a.task:<{wide}} {v.call:<17} {len(a.flops):>6} {score:>14} {shape:<21} {onset:>6} {middle:>9} {width:>6}"
-        )
-    return [*out, "onset and midpoint: log10 FLOPs; width: decades from 10 to 90 % of the rise, unresolved below the models' spacing"]
+        out.append(f"{a.task:<{wide}} {v.call:<17} {len(a.flops):>6} {score:>14} {shape:<21} {onset:>6} {middle:>9} {width:>6}")
+    units = "onset and midpoint: log10 FLOPs; width: decades from 10 to 90 % of the rise, unresolved below the models' spacing"
+    return [*out, units]
 
 
 def bends(v: Verdict) -> bool:

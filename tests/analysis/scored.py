@@ -13,11 +13,13 @@ from scaling import runs
 
 N = 400  # items
 TASKS = ("copy", "facts", "sort", "parity")
-FORMATS = {"copy": ("cloze", "letter"), "facts": ("cloze", "generate"), "sort": ("cloze", "generate", "cot"), "parity": ("cloze",)}
+FORMATS = {
+    "copy": ("cloze", "letter"), "facts": ("cloze", "generate"), "sort": ("cloze", "generate", "cot"), "parity": ("cloze",),
+}  # fmt: skip
 
 
 def truth(task: str, form: str, shots: int, log_flops: float, lo: float, hi: float) -> tuple[float, float]:
-    """Score and nats per token of a task at a compute within [lo, hi]: copy jumps, facts only seem to, sort rises, parity stays."""
+    """Score and nats per token at a compute within [lo, hi]: copy jumps, facts only seem to, sort rises, parity stays."""
     u = (log_flops - lo) / (hi - lo)
     few = 0.5 + 0.5 * min(1, shots)
     if task == "parity" or form == "letter":
@@ -35,7 +37,8 @@ def truth(task: str, form: str, shots: int, log_flops: float, lo: float, hi: flo
 def row(task: str, form: str, shots: int, step: int, flops: float, score: float, nll: float, items: str | None) -> dict:
     """One line of evals.jsonl."""
     hit = "exact_match" if form in ("generate", "cot") else "acc"
-    values = {hit: score, "nll": 4 * nll, "nll_token": nll, "nll_byte": nll, "p_gold": math.exp(-nll), "brier": 1 - math.exp(-nll)}
+    p_gold = math.exp(-nll)
+    values = {hit: score, "nll": 4 * nll, "nll_token": nll, "nll_byte": nll, "p_gold": p_gold, "brier": 1 - p_gold}
     if form == "letter":
         values |= {"nll": nll, "letter_mass": 0.5}
     return {
