@@ -4,7 +4,7 @@ What the words mean.
 
   absent             no group of largest models is above chance (corrected over tasks), or by less than 3 % of what there is to gain
   smooth             above chance, and the middle 80 % of the rise takes 40 % of the ladder or more (a straight line's takes 80 %)
-  sharp-metric-only  the rise is narrower, or came when half of the continuous metric's progress was already made; and a smooth law
+  sharp-metric-only  the rise is narrower, or began when 40 % of the continuous metric's progress had been made; and a smooth law
                      of that metric, pushed through the score's own definition, predicts it
   sharp-in-loss      the rise is narrower, and the continuous metric jumps as well; where none was given, the score is sharp against
                      pre-training loss
@@ -21,15 +21,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from analysis.emergence import against_loss, forecast, mirage, onset, seeds, selection, shapes, words
+from analysis.emergence import against_loss, forecast, mirage, onset, seeds, selection, words
 from analysis.emergence.ability import Ability
 from analysis.emergence.shapes import Curves
-from analysis.emergence.verdict import Onset, Selection, Verdict
+from analysis.emergence.verdict import AgainstLoss, Forecast, Mirage, Onset, SeedSpread, Selection, Verdict
 
 LEVEL = 0.05
 FEWEST = 5  # different values of compute: QAICc of a two-parameter shape needs as many
 BLIND = 0.15  # of the way from chance to all right: a ladder that cannot see this much cannot say 'absent'
-LEAD = 0.5  # share of the companion's progress, before the score moves, from which the score is said to hide it
+LEAD = 0.4  # share of the companion's progress made before the score moves, from which the score hides it; .1 in step with it
 
 
 @dataclasses.dataclass
@@ -79,7 +79,7 @@ def judge_all(
         _compare(rows, draws, brief)
     extras = {} if brief else _extras(cases, draws, say)
     say("verdicts")
-    return [_verdict(case, **extras.get(i, {})) for i, case in enumerate(cases)]
+    return [_verdict(case, brief, **extras.get(i, {})) for i, case in enumerate(cases)]
 
 
 def _case(ability: Ability) -> _Case:
@@ -103,7 +103,7 @@ def plateau(x: np.ndarray, hits: np.ndarray, n: np.ndarray, chance: float) -> fl
 
     A model that has learnt nothing but which answer is most frequent stands there.
     """
-    from scipy.stats import binom, chi2
+    from scipy.special import chdtrc
 
     where = np.unique(x[n > 0])
     if len(where) < FEWEST:
@@ -112,12 +112,12 @@ def plateau(x: np.ndarray, hits: np.ndarray, n: np.ndarray, chance: float) -> fl
     low, high = (x <= where[cut - 1]) & (n > 0), (x >= where[-cut]) & (n > 0)
     score, top = (hits[m].sum() / n[m].sum() for m in (low, high))
     beyond = (score - chance) / (1 - chance)
-    surely = binom.sf(np.ceil(hits[low].sum()) - 1, np.round(n[low].sum()), max(chance, shapes.LAPSE)) < 1e-3
+    surely = onset.at_least(hits[low].sum(), n[low].sum(), chance) < 1e-3
     if beyond < onset.NEGLIGIBLE or top - score < 0.2 * (1 - chance) or not surely:
         return chance
     scatter = np.sum((hits[low] - n[low] * score) ** 2 / (n[low] * score * (1 - score)))
     rising = np.corrcoef(x[low], hits[low] / n[low])[0, 1] > 0 if np.ptp(hits[low] / n[low]) > 0 else False
-    return chance if rising and chi2.sf(scatter, low.sum() - 1) < 0.2 else float(score)
+    return chance if rising and chdtrc(low.sum() - 1, scatter) < 0.2 else float(score)
 
 
 def _presence(cases: list[_Case], family: bool) -> None:
@@ -190,12 +190,16 @@ def _number(cases: list[_Case], case: _Case) -> int:
     return next(i for i, c in enumerate(cases) if c is case)
 
 
-def _verdict(case: _Case, in_loss=None, ahead=None, spread=None) -> Verdict:
+def _verdict(
+    case: _Case, brief: bool, in_loss: AgainstLoss | None = None, ahead: Forecast | None = None, spread: SeedSpread | None = None
+) -> Verdict:
     """The call, from everything measured."""
     a, s = case.ability, case.selection
     reached = float("nan") if s is None else float(s.curve(case.x[-1:])[0])
-    hidden = None if s is None or not _there(case, reached) else mirage.examine(a, s)
     sharp = s is not None and _there(case, reached) and s.p_broad <= LEVEL
+    hidden = None
+    if s is not None and _there(case, reached):
+        hidden = mirage.examine(a, s, LEAD if brief and not sharp else 0.0)
     call, why = _call(case, reached, sharp, hidden, in_loss)
     reasons = (why, *words.details(a, s, case.onset, hidden, in_loss, ahead, spread, _there(case, reached)))
     return Verdict(
@@ -209,7 +213,9 @@ def _there(case: _Case, reached: float) -> bool:
     return case.p_adjusted <= LEVEL and (reached - chance) / (1 - chance) >= onset.NEGLIGIBLE
 
 
-def _call(case: _Case, reached: float, sharp: bool, hidden, in_loss) -> tuple[str, str]:
+def _call(
+    case: _Case, reached: float, sharp: bool, hidden: Mirage | None, in_loss: AgainstLoss | None
+) -> tuple[str, str]:
     """The call and its decisive reason."""
     s, chance = case.selection, case.ability.chance
     if s is None:
@@ -226,14 +232,14 @@ def _call(case: _Case, reached: float, sharp: bool, hidden, in_loss) -> tuple[st
     if sharp:
         if hidden is not None and hidden.explained:
             return "sharp-metric-only", f"{narrow}, and {words.explains(hidden)}"
-        if hidden is not None and hidden.companion != "implied nll":
+        if hidden is not None and hidden.companion != mirage.IMPLIED:
             if hidden.companion_sharp:
                 return "sharp-in-loss", f"{narrow}, and {hidden.companion} jumps with it: {hidden.jump:.0%} of its change in {selection.BROAD:.0%} of the ladder"
             return "sharp-in-loss", f"{narrow}, and {words.fails(hidden)}"
         if in_loss is not None and in_loss.sharp:
             return "sharp-in-loss", f"{narrow}, and it is as sharp against {case.ability.loss_name}; no continuous metric was given"
         return "under-powered", f"sharp: {narrow}; but nothing continuous was measured that could tell the model from the metric"
-    if hidden is not None and hidden.lead >= LEAD and hidden.explained and hidden.companion != "implied nll":
+    if hidden is not None and hidden.lead >= LEAD and hidden.explained and hidden.companion != mirage.IMPLIED:
         return "sharp-metric-only", f"{hidden.lead:.0%} of the progress in {hidden.companion} came before a tenth of the score's rise, and {words.explains(hidden)}"
     if s.middle < selection.BROAD:
         return "under-powered", f"neither sharp nor gradual: {narrow}"

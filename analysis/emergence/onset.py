@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,6 +52,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     return out
 
 
+@functools.lru_cache(maxsize=1024)
 def min_effect(n: float, chance: float) -> float:
     """The least score of one model with n items that is told from chance, one-sided at 5 %, in 80 % of draws."""
     null = max(chance, LAPSE)
@@ -59,13 +61,19 @@ def min_effect(n: float, chance: float) -> float:
     return float(p[np.argmax(enough)]) if enough.any() else 1.0
 
 
+def at_least(hits: np.ndarray, n: np.ndarray, chance: float) -> np.ndarray:
+    """One-sided binomial p-values of at least so many hits by guessing."""
+    from scipy.special import betainc  # a third of a second that only this needs
+
+    k = np.ceil(np.asarray(hits, float) - 1e-6)
+    return np.where(k > 0, betainc(np.maximum(k, 1), np.maximum(np.round(n) - k + 1, 1), max(chance, LAPSE)), 1.0)
+
+
 def above_chance(x: np.ndarray, hits: np.ndarray, n: np.ndarray, chance: float) -> tuple[np.ndarray, np.ndarray]:
     """Different x, and for each the largest one-sided binomial p-value against chance from there on (models at one x pooled)."""
-    from scipy.stats import binom
-
     where, group = np.unique(x[n > 0], return_inverse=True)
     pooled = [np.bincount(group, a[n > 0]) for a in (hits, n)]
-    p = binom.sf(np.ceil(pooled[0] - 1e-6) - 1, np.round(pooled[1]), max(chance, LAPSE))
+    p = at_least(pooled[0], pooled[1], chance)
     return where, np.maximum.accumulate(p[::-1])[::-1]
 
 
