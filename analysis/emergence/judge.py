@@ -143,7 +143,7 @@ def _alike(cases: list[_Case]) -> list[list[_Case]]:
     groups: dict[tuple, list[_Case]] = {}
     for case in cases:
         if _distinct(case) >= FEWEST:
-            groups.setdefault((case.x.tobytes(), case.floor, case.ability.counted), []).append(case)
+            groups.setdefault((case.x.tobytes(), case.floor, case.ability.counted, case.ability.clusters), []).append(case)
     return list(groups.values())
 
 
@@ -158,7 +158,9 @@ def _curves(rows: Sequence[_Case]) -> Curves:
 def _compare(rows: list[_Case], draws: int, brief: bool) -> None:
     curves = _curves(rows)
     found = selection.compare(curves, draws, rows[0].ability.counted, brief)
-    measured = [None] * len(rows) if brief else onset.measure(curves, found, [c.onset_at for c in rows])
+    measured: list[Onset | None] = [None] * len(rows)
+    if not brief:
+        measured = list(onset.measure(curves, found, [c.onset_at for c in rows], rows[0].ability.clusters, draws))
     for case, s, o in zip(rows, found, measured, strict=True):
         case.selection, case.onset = s, o
 
@@ -238,7 +240,10 @@ def _call(
             return "sharp-in-loss", f"{narrow}, and {words.fails(hidden)}"
         if in_loss is not None and in_loss.sharp:
             return "sharp-in-loss", f"{narrow}, and it is as sharp against {case.ability.loss_name}; no continuous metric was given"
-        return "under-powered", f"sharp: {narrow}; but nothing continuous was measured that could tell the model from the metric"
+        why = "no continuous metric was given that could tell the model from the metric"
+        if hidden is not None:
+            why += f"; {words.fails(hidden)}"
+        return "under-powered", f"sharp: {narrow}; but {why}"
     if hidden is not None and hidden.lead >= LEAD and hidden.explained and hidden.companion != mirage.IMPLIED:
         return "sharp-metric-only", f"{hidden.lead:.0%} of the progress in {hidden.companion} came before a tenth of the score's rise, and {words.explains(hidden)}"
     if s.middle < selection.BROAD:

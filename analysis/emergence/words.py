@@ -18,8 +18,9 @@ def explains(m: Mirage) -> str:
 
 def fails(m: Mirage) -> str:
     """Why a smooth law does not do."""
+    law = "no power law of nats per token" if m.companion == "implied nll" else f"no smooth law of {m.companion}"
     return (
-        f"no smooth law of {m.companion} in log compute, pushed through the metric, predicts the score "
+        f"{law} in log compute, pushed through the metric, predicts the score "
         f"(error {m.error:.0%} of the rise, p = {m.p_value:.2g})"
     )
 
