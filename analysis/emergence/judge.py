@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from analysis.emergence import against_loss, forecast, mirage, onset, seeds, selection, words
+from analysis.emergence import against_loss, forecast, mirage, onset, seeds, selection, shapes, words
 from analysis.emergence.ability import Ability
 from analysis.emergence.shapes import Curves
 from analysis.emergence.verdict import AgainstLoss, Forecast, Mirage, Onset, SeedSpread, Selection, Verdict
@@ -29,6 +29,8 @@ from analysis.emergence.verdict import AgainstLoss, Forecast, Mirage, Onset, See
 LEVEL = 0.05
 FEWEST = 5  # different values of compute: QAICc of a two-parameter shape needs as many
 BLIND = 0.15  # of the way from chance to all right: a ladder that cannot see this much cannot say 'absent'
+SCATTERED = 4.0  # over-dispersion about a constant, from which "no change with scale" is not what one sees
+FLAT = 0.1  # of a jump, that the mean of the models below it may rise
 LEAD = 0.4  # share of the companion's progress made before the score moves, from which the score hides it; .1 in step with it
 
 
@@ -99,25 +101,33 @@ def _case(ability: Ability) -> _Case:
 
 
 def plateau(x: np.ndarray, hits: np.ndarray, n: np.ndarray, chance: float) -> float:
-    """The score from which a rise starts: chance, unless the smallest models stand together above it and the largest far higher.
+    """The score from which a rise starts: chance, or where the smaller models stand together above it, if that fits better.
 
-    A model that has learnt nothing but which answer is most frequent stands there.
+    Models that have learnt nothing but which answer is most frequent stand there.  Taken up only where scores are flat (within
+    a tenth of the jump) below the best cut between two levels, and surely above chance there.
     """
-    from scipy.special import chdtrc
-
-    where = np.unique(x[n > 0])
+    asked = n > 0
+    where = np.unique(x[asked])
     if len(where) < FEWEST:
         return chance
-    cut = max(2, len(where) // 3)
-    low, high = (x <= where[cut - 1]) & (n > 0), (x >= where[-cut]) & (n > 0)
-    score, top = (hits[m].sum() / n[m].sum() for m in (low, high))
-    beyond = (score - chance) / (1 - chance)
-    surely = onset.at_least(hits[low].sum(), n[low].sum(), chance) < 1e-3
-    if beyond < onset.NEGLIGIBLE or top - score < 0.2 * (1 - chance) or not surely:
+    x, hits, n = x[asked], hits[asked], n[asked]
+    sums = [np.array([a[x < at].sum() for at in where[2:]]) for a in (hits, n)]
+    low, high = sums[0] / sums[1], (hits.sum() - sums[0]) / (n.sum() - sums[1])
+    between = sums[1] * (n.sum() - sums[1]) * (high - low) ** 2  # sum of squares between the two levels
+    best = int(np.argmax(between))
+    below = x < where[best + 2]
+    score, first = low[best], x[below] < np.median(where[: best + 2])
+    trend = hits[below][~first].sum() / n[below][~first].sum() - hits[below][first].sum() / n[below][first].sum()
+    surely = onset.at_least(sums[0][best], sums[1][best], chance) < 1e-3
+    if not surely or high[best] - score < 0.2 * (1 - chance) or trend > FLAT * (high[best] - score):
         return chance
-    scatter = np.sum((hits[low] - n[low] * score) ** 2 / (n[low] * score * (1 - score)))
-    rising = np.corrcoef(x[low], hits[low] / n[low])[0, 1] > 0 if np.ptp(hits[low] / n[low]) > 0 else False
-    return chance if rising and chdtrc(low.sum() - 1, scatter) < 0.2 else float(score)
+    at_chance, at_score = (_misfit(Curves(x, hits[None], n[None], floor)) for floor in (chance, score))
+    return float(score) if at_score < at_chance else chance
+
+
+def _misfit(curves: Curves) -> float:
+    fits = shapes.fit(curves, ("step", "hinge", "sigmoid", "sigmoid_top"), starts=2, exact=False)
+    return float(selection.dispersion(curves, fits, counted=False)[0])
 
 
 def _presence(cases: list[_Case], family: bool) -> None:
@@ -248,6 +258,8 @@ def _call(
         return "sharp-metric-only", f"{hidden.lead:.0%} of the progress in {hidden.companion} came before a tenth of the score's rise, and {words.explains(hidden)}"
     if s.middle < selection.BROAD:
         return "under-powered", f"neither sharp nor gradual: {narrow}"
+    if s.winner == "constant" and s.phi > SCATTERED:
+        return "under-powered", f"scores scatter {s.phi:.0f} times more than counting does: no shape beats a constant"
     if s.winner == "constant":
         return "smooth", f"above chance, {reached:.2f}, at every compute: no change with scale"
     return "smooth", f"the middle 80 % of the rise takes {s.middle:.0%} of the ladder (a straight line's takes 80 %)"

@@ -22,7 +22,7 @@ from analysis.emergence.verdict import Mirage, Selection
 Form: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 BOUNDED = ("p_gold", "p_gold_raw", "brier", "edit", "letter_mass")  # companions that are shares of 1 (Brier: of 2)
-EXPLAINED = 0.1  # root mean square error of the pushed law, in rises, up to which it explains a curve whatever the noise
+EXPLAINED = 0.15  # root mean square error of the pushed law, in rises, up to which it explains a curve whatever the noise
 WELL = 0.05  # the same of the law about the companion itself
 SHARPER = 1.5  # factor by which a jump's residual sum of squares has to be below the smooth law's
 A_TENTH = 0.1
