@@ -17,7 +17,7 @@ def largest(curves: Curves, draws: int = DRAWS, level: float = LEVEL, seed: int 
     """A forecast for every curve's largest compute, from the others; None where fewer than five x are left.
 
     The interval holds three doubts: which shape (each is drawn by its QAICc weight), its parameters (refitted to a redrawn
-    curve) and the scatter of the new model's own score, over-dispersion included.
+    curve) and the scatter of the new model's own score, with an over-dispersion that is itself in doubt.
     """
     last = curves.x == curves.x[-1]
     if len(np.unique(curves.x[~last])) < FEWEST:
@@ -33,6 +33,8 @@ def largest(curves: Curves, draws: int = DRAWS, level: float = LEVEL, seed: int 
     points = np.stack([shapes.scores(name, f.theta, at, curves.floor)[:, 0] for name, f in fits.items()], axis=1)
     shape = (rng.random((b, draws, 1)) > np.cumsum(weights, axis=1)[:, None, :-1]).sum(-1).ravel()
     row = np.repeat(np.arange(b), draws)
+    left = np.maximum(models - 2, 1)
+    spread = np.maximum(phi[row] * left[row] / rng.chisquare(left[row]), 1.0)  # phi is known from few models only
     predicted = np.empty(b * draws)
     for i, (name, f) in enumerate(fits.items()):
         mine = np.flatnonzero(shape == i)
@@ -40,12 +42,12 @@ def largest(curves: Curves, draws: int = DRAWS, level: float = LEVEL, seed: int 
             continue
         p = shapes.scores(name, f.theta, known.x, known.floor)[row[mine]]
         n = np.round(known.n[row[mine]])
-        again = Curves(known.x, selection.simulated(p, n, phi[row[mine]], rng), n, known.floor)
+        again = Curves(known.x, selection.simulated(p, n, spread[mine], rng), n, known.floor)
         refit = shapes.fit(again, (name,), starts=1, exact=False)[name]
         predicted[mine] = shapes.scores(name, refit.theta, at, known.floor)[:, 0]
     hits, n = curves.hits[:, last].sum(1), curves.n[:, last].sum(1)
     items = np.maximum(np.round(n), 1)
-    measured = selection.simulated(predicted[:, None], np.repeat(items, draws)[:, None], np.repeat(phi, draws), rng)[:, 0]
+    measured = selection.simulated(predicted[:, None], np.repeat(items, draws)[:, None], spread, rng)[:, 0]
     ends = np.quantile((measured / np.repeat(items, draws)).reshape(b, draws), [(1 - level) / 2, (1 + level) / 2], axis=1)
     middle = np.sum(points * weights, axis=1)
     return [

@@ -4,7 +4,7 @@ What the words mean.
 
   absent             no group of largest models is above chance (corrected over tasks), or by less than 3 % of what there is to gain
   smooth             above chance, and the middle 80 % of the rise takes 40 % of the ladder or more (a straight line's takes 80 %)
-  sharp-metric-only  the rise is narrower, or came when half of the continuous metric's progress was already made; and a smooth law
+  sharp-metric-only  the rise is narrower, or began when 40 % of the continuous metric's progress had been made; and a smooth law
                      of that metric, pushed through the score's own definition, predicts it
   sharp-in-loss      the rise is narrower, and the continuous metric jumps as well; where none was given, the score is sharp against
                      pre-training loss
@@ -24,12 +24,14 @@ import numpy as np
 from analysis.emergence import against_loss, forecast, mirage, onset, seeds, selection, shapes, words
 from analysis.emergence.ability import Ability
 from analysis.emergence.shapes import Curves
-from analysis.emergence.verdict import Onset, Selection, Verdict
+from analysis.emergence.verdict import AgainstLoss, Forecast, Mirage, Onset, SeedSpread, Selection, Verdict
 
 LEVEL = 0.05
 FEWEST = 5  # different values of compute: QAICc of a two-parameter shape needs as many
 BLIND = 0.15  # of the way from chance to all right: a ladder that cannot see this much cannot say 'absent'
-LEAD = 0.5  # share of the companion's progress, before the score moves, from which the score is said to hide it
+SCATTERED = 4.0  # over-dispersion about a constant, from which "no change with scale" is not what one sees
+FLAT = 0.1  # of a jump, that the mean of the models below it may rise
+LEAD = 0.4  # share of the companion's progress made before the score moves, from which the score hides it; .1 in step with it
 
 
 @dataclasses.dataclass
@@ -79,7 +81,7 @@ def judge_all(
         _compare(rows, draws, brief)
     extras = {} if brief else _extras(cases, draws, say)
     say("verdicts")
-    return [_verdict(case, **extras.get(i, {})) for i, case in enumerate(cases)]
+    return [_verdict(case, brief, **extras.get(i, {})) for i, case in enumerate(cases)]
 
 
 def _case(ability: Ability) -> _Case:
@@ -99,25 +101,33 @@ def _case(ability: Ability) -> _Case:
 
 
 def plateau(x: np.ndarray, hits: np.ndarray, n: np.ndarray, chance: float) -> float:
-    """The score from which a rise starts: chance, unless the smallest models stand together above it and the largest far higher.
+    """The score from which a rise starts: chance, or where the smaller models stand together above it, if that fits better.
 
-    A model that has learnt nothing but which answer is most frequent stands there.
+    Models that have learnt nothing but which answer is most frequent stand there.  Taken up only where scores are flat (within
+    a tenth of the jump) below the best cut between two levels, and surely above chance there.
     """
-    from scipy.stats import binom, chi2
-
-    where = np.unique(x[n > 0])
+    asked = n > 0
+    where = np.unique(x[asked])
     if len(where) < FEWEST:
         return chance
-    cut = max(2, len(where) // 3)
-    low, high = (x <= where[cut - 1]) & (n > 0), (x >= where[-cut]) & (n > 0)
-    score, top = (hits[m].sum() / n[m].sum() for m in (low, high))
-    beyond = (score - chance) / (1 - chance)
-    surely = binom.sf(np.ceil(hits[low].sum()) - 1, np.round(n[low].sum()), max(chance, shapes.LAPSE)) < 1e-3
-    if beyond < onset.NEGLIGIBLE or top - score < 0.2 * (1 - chance) or not surely:
+    x, hits, n = x[asked], hits[asked], n[asked]
+    sums = [np.array([a[x < at].sum() for at in where[2:]]) for a in (hits, n)]
+    low, high = sums[0] / sums[1], (hits.sum() - sums[0]) / (n.sum() - sums[1])
+    between = sums[1] * (n.sum() - sums[1]) * (high - low) ** 2  # sum of squares between the two levels
+    best = int(np.argmax(between))
+    below = x < where[best + 2]
+    score, first = low[best], x[below] < np.median(where[: best + 2])
+    trend = hits[below][~first].sum() / n[below][~first].sum() - hits[below][first].sum() / n[below][first].sum()
+    surely = onset.at_least(sums[0][best], sums[1][best], chance) < 1e-3
+    if not surely or high[best] - score < 0.2 * (1 - chance) or trend > FLAT * (high[best] - score):
         return chance
-    scatter = np.sum((hits[low] - n[low] * score) ** 2 / (n[low] * score * (1 - score)))
-    rising = np.corrcoef(x[low], hits[low] / n[low])[0, 1] > 0 if np.ptp(hits[low] / n[low]) > 0 else False
-    return chance if rising and chi2.sf(scatter, low.sum() - 1) < 0.2 else float(score)
+    at_chance, at_score = (_misfit(Curves(x, hits[None], n[None], floor)) for floor in (chance, score))
+    return float(score) if at_score < at_chance else chance
+
+
+def _misfit(curves: Curves) -> float:
+    fits = shapes.fit(curves, ("step", "hinge", "sigmoid", "sigmoid_top"), starts=2, exact=False)
+    return float(selection.dispersion(curves, fits, counted=False)[0])
 
 
 def _presence(cases: list[_Case], family: bool) -> None:
@@ -143,7 +153,7 @@ def _alike(cases: list[_Case]) -> list[list[_Case]]:
     groups: dict[tuple, list[_Case]] = {}
     for case in cases:
         if _distinct(case) >= FEWEST:
-            groups.setdefault((case.x.tobytes(), case.floor, case.ability.counted), []).append(case)
+            groups.setdefault((case.x.tobytes(), case.floor, case.ability.counted, case.ability.clusters), []).append(case)
     return list(groups.values())
 
 
@@ -158,7 +168,9 @@ def _curves(rows: Sequence[_Case]) -> Curves:
 def _compare(rows: list[_Case], draws: int, brief: bool) -> None:
     curves = _curves(rows)
     found = selection.compare(curves, draws, rows[0].ability.counted, brief)
-    measured = [None] * len(rows) if brief else onset.measure(curves, found, [c.onset_at for c in rows])
+    measured: list[Onset | None] = [None] * len(rows)
+    if not brief:
+        measured = list(onset.measure(curves, found, [c.onset_at for c in rows], rows[0].ability.clusters, draws))
     for case, s, o in zip(rows, found, measured, strict=True):
         case.selection, case.onset = s, o
 
@@ -190,12 +202,16 @@ def _number(cases: list[_Case], case: _Case) -> int:
     return next(i for i, c in enumerate(cases) if c is case)
 
 
-def _verdict(case: _Case, in_loss=None, ahead=None, spread=None) -> Verdict:
+def _verdict(
+    case: _Case, brief: bool, in_loss: AgainstLoss | None = None, ahead: Forecast | None = None, spread: SeedSpread | None = None
+) -> Verdict:
     """The call, from everything measured."""
     a, s = case.ability, case.selection
     reached = float("nan") if s is None else float(s.curve(case.x[-1:])[0])
-    hidden = None if s is None or not _there(case, reached) else mirage.examine(a, s)
     sharp = s is not None and _there(case, reached) and s.p_broad <= LEVEL
+    hidden = None
+    if s is not None and _there(case, reached):
+        hidden = mirage.examine(a, s, LEAD if brief and not sharp else 0.0)
     call, why = _call(case, reached, sharp, hidden, in_loss)
     reasons = (why, *words.details(a, s, case.onset, hidden, in_loss, ahead, spread, _there(case, reached)))
     return Verdict(
@@ -209,7 +225,9 @@ def _there(case: _Case, reached: float) -> bool:
     return case.p_adjusted <= LEVEL and (reached - chance) / (1 - chance) >= onset.NEGLIGIBLE
 
 
-def _call(case: _Case, reached: float, sharp: bool, hidden, in_loss) -> tuple[str, str]:
+def _call(
+    case: _Case, reached: float, sharp: bool, hidden: Mirage | None, in_loss: AgainstLoss | None
+) -> tuple[str, str]:
     """The call and its decisive reason."""
     s, chance = case.selection, case.ability.chance
     if s is None:
@@ -226,17 +244,22 @@ def _call(case: _Case, reached: float, sharp: bool, hidden, in_loss) -> tuple[st
     if sharp:
         if hidden is not None and hidden.explained:
             return "sharp-metric-only", f"{narrow}, and {words.explains(hidden)}"
-        if hidden is not None and hidden.companion != "implied nll":
+        if hidden is not None and hidden.companion != mirage.IMPLIED:
             if hidden.companion_sharp:
                 return "sharp-in-loss", f"{narrow}, and {hidden.companion} jumps with it: {hidden.jump:.0%} of its change in {selection.BROAD:.0%} of the ladder"
             return "sharp-in-loss", f"{narrow}, and {words.fails(hidden)}"
         if in_loss is not None and in_loss.sharp:
             return "sharp-in-loss", f"{narrow}, and it is as sharp against {case.ability.loss_name}; no continuous metric was given"
-        return "under-powered", f"sharp: {narrow}; but nothing continuous was measured that could tell the model from the metric"
-    if hidden is not None and hidden.lead >= LEAD and hidden.explained and hidden.companion != "implied nll":
+        why = "no continuous metric was given that could tell the model from the metric"
+        if hidden is not None:
+            why += f"; {words.fails(hidden)}"
+        return "under-powered", f"sharp: {narrow}; but {why}"
+    if hidden is not None and hidden.lead >= LEAD and hidden.explained and hidden.companion != mirage.IMPLIED:
         return "sharp-metric-only", f"{hidden.lead:.0%} of the progress in {hidden.companion} came before a tenth of the score's rise, and {words.explains(hidden)}"
     if s.middle < selection.BROAD:
         return "under-powered", f"neither sharp nor gradual: {narrow}"
+    if s.winner == "constant" and s.phi > SCATTERED:
+        return "under-powered", f"scores scatter {s.phi:.0f} times more than counting does: no shape beats a constant"
     if s.winner == "constant":
         return "smooth", f"above chance, {reached:.2f}, at every compute: no change with scale"
     return "smooth", f"the middle 80 % of the rise takes {s.middle:.0%} of the ladder (a straight line's takes 80 %)"

@@ -1,13 +1,16 @@
 """Is a jump in the model or in the metric?  A smooth law of a continuous metric, pushed through the metric, predicts it or not.
 
-The law: a quadratic in log compute, through exp (a power law with a bend) or softplus for nats per token, through the logistic
+The law: a monotone parabola in log compute, through exp (a power law with a bend) or softplus for nats per token, through the logistic
 function for shares (probability of the answer, Brier score, edit distance).  The link from companion to score has two more
 parameters and is fitted to the measured pairs: exact match = exp(−e^a nll^b) (p^L has b = 1, e^a = L; items of unequal
 difficulty bend it), multiple choice = chance + (1 − chance) s(a + b z).  No step can be hidden in either: a step in the companion
-is no quadratic, and a step in the score alone is a steep link, which is what a sharp metric means.
+is no parabola, and a step in the score alone is a steep link, which is what a sharp metric means.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 
@@ -16,11 +19,14 @@ from analysis.emergence.selection import BROAD
 from analysis.emergence.shapes import lapsed, likelihood, logistic
 from analysis.emergence.verdict import Mirage, Selection
 
+Form: TypeAlias = Callable[[np.ndarray], np.ndarray]
+
 BOUNDED = ("p_gold", "p_gold_raw", "brier", "edit", "letter_mass")  # companions that are shares of 1 (Brier: of 2)
-EXPLAINED = 0.1  # root mean square error of the pushed law, in rises, up to which it explains a curve whatever the noise
+EXPLAINED = 0.15  # root mean square error of the pushed law, in rises, up to which it explains a curve whatever the noise
 WELL = 0.05  # the same of the law about the companion itself
 SHARPER = 1.5  # factor by which a jump's residual sum of squares has to be below the smooth law's
 A_TENTH = 0.1
+IMPLIED = "implied nll"  # −log of an exact match: only a plain power law of it says anything, since it is the score itself
 FEWEST = 5  # models with both score and companion
 
 
@@ -31,12 +37,18 @@ def companion_of(ability: Ability) -> tuple[str, np.ndarray] | None:
             return name, np.asarray(values, float)
     if ability.chance == 0:
         with np.errstate(invalid="ignore"):
-            return "implied nll", -np.log(lapsed(ability.score)) / (ability.length or 1.0)
+            return IMPLIED, -np.log(lapsed(ability.score)) / (ability.length or 1.0)
     return None
 
 
-def examine(ability: Ability, selection: Selection) -> Mirage | None:
-    """The mirage test of one ability whose shapes are compared; None where there is too little to test."""
+def examine(ability: Ability, selection: Selection, least_lead: float = 0.0) -> Mirage | None:
+    """The mirage test of one ability whose shapes are compared; None where there is too little to test.
+
+    Args:
+      ability: what was measured.
+      selection: its shapes.
+      least_lead: None is returned for a smaller ``lead``, before anything is pushed through the metric.
+    """
     found = companion_of(ability)
     if found is None:
         return None
@@ -46,6 +58,10 @@ def examine(ability: Ability, selection: Selection) -> Mirage | None:
         return None
     x, c, hits, n = np.log10(ability.flops[use]), companion[use], ability.hits[use], ability.n[use]
     law = smooth_law(name, x, c)
+    smooth_x = np.linspace(x[0], x[-1], 201)
+    lead = _lead(law(smooth_x), selection.curve(smooth_x))
+    if lead < least_lead:
+        return None
     predicted = pushed(name, c, law(x), hits, n, selection.floor)
     fitted = selection.curve(x)
     rise = max(np.ptp(fitted), 1e-9)
@@ -54,15 +70,14 @@ def examine(ability: Ability, selection: Selection) -> Mirage | None:
     step, share = jump(x, c)
     residual = float(np.sum((c - law(x)) ** 2))
     sharp = bool(np.sqrt(residual / len(c)) > WELL * np.ptp(c) and residual > SHARPER * step)
-    smooth_x = np.linspace(x[0], x[-1], 201)
     r2, slope = loglog(x, hits / n) if ability.chance == 0 else (None, None)
     line, broken = bigbench(x, hits / n)
-    index = broken / max(bigbench(x, c)[1], 1e-12)
+    index = abs(broken) / max(abs(bigbench(x, c)[1]), 1e-12)
     full = np.full((2, len(companion)), np.nan)
     full[:, use] = law(x), predicted
     fits = error <= EXPLAINED or p_value > 0.05
     return Mirage(
-        name, full[0], full[1], error, p_value, share, sharp, _lead(law(smooth_x), selection.curve(smooth_x)),
+        name, full[0], full[1], error, p_value, share, sharp, lead,
         bool(fits and not sharp), line, broken, index, r2, slope,
     )  # fmt: skip
 
@@ -70,44 +85,49 @@ def examine(ability: Ability, selection: Selection) -> Mirage | None:
 # ---- the law and the link
 
 
-def smooth_law(name: str, x: np.ndarray, c: np.ndarray):
-    """A function of log10 FLOPs: the best smooth law of companion values c (P,) at x (P,)."""
-    middle, span = (x[0] + x[-1]) / 2, np.ptp(x) or 1.0
-
-    def columns(at: np.ndarray) -> np.ndarray:
-        t = 2 * (at - middle) / span
-        return np.stack([np.ones_like(t), t, t * t], 1)
-
+def smooth_law(name: str, x: np.ndarray, c: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """A function of log10 FLOPs: the best smooth monotone law of companion values c (P,) at x (P,)."""
+    middle, half = (x[0] + x[-1]) / 2, (np.ptp(x) or 1.0) / 2
     top = 2.0 if name == "brier" else 1.0
-    ways = {
-        "softplus": (lambda q: np.logaddexp(0.0, q), lambda y: np.log(np.expm1(np.maximum(y, 1e-3)))),
-        "exp": (lambda q: np.exp(np.clip(q, -50, 50)), lambda y: np.log(np.maximum(y, 1e-3))),
-    }
+    ways: list[tuple[Form, Form]]
     if name in BOUNDED:
-        ways = {"logistic": (lambda q: top * logistic(q), lambda y: _logit(np.clip(y / top, 1e-3, 1 - 1e-3)))}
-    best = None
-    for forward, back in ways.values():
-        theta = _least_squares(columns(x), c, forward, back(c))
-        residual = np.sum((c - forward(columns(x) @ theta)) ** 2)
+        ways = [(lambda q: top * logistic(q), lambda y: _logit(np.clip(y / top, 1e-3, 1 - 1e-3)))]
+    else:
+        ways = [(lambda q: np.exp(np.clip(q, -50, 50)), lambda y: np.log(np.maximum(y, 1e-3)))]
+        if name != IMPLIED:
+            ways.append((lambda q: np.logaddexp(0.0, q), lambda y: np.log(np.expm1(np.maximum(y, 1e-3)))))
+    best: tuple[float, Form, np.ndarray] | None = None
+    for forward, back in ways:
+        theta = _least_squares((x - middle) / half, c, forward, back(c), name != IMPLIED)
+        residual = float(np.sum((c - forward(_bent((x - middle) / half, theta))) ** 2))
         if best is None or residual < best[0]:
             best = residual, forward, theta
-    _, forward, theta = best
-    return lambda at: forward(columns(np.asarray(at, float)) @ theta)
+    assert best is not None
+    _, form, found = best
+    return lambda at: form(_bent((np.asarray(at, float) - middle) / half, found))
 
 
-def _least_squares(columns: np.ndarray, c: np.ndarray, forward, start: np.ndarray) -> np.ndarray:
-    """Parameters (3,) of forward(columns @ theta) nearest to c, by damped Gauss–Newton from a fit to the transformed values."""
-    theta = np.linalg.lstsq(columns, start, rcond=None)[0]
-    value, damping = np.sum((c - forward(columns @ theta)) ** 2), 1e-3
-    for _ in range(40):
-        q = columns @ theta
-        slope = (forward(q + 1e-6) - forward(q - 1e-6)) / 2e-6
-        jac = slope[:, None] * columns
+def _bent(t: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """level + slope (t + tanh(bend) t² / 2): a parabola without its vertex in [−1, 1]."""
+    return theta[0] + theta[1] * (t + np.tanh(theta[2]) * t * t / 2)
+
+
+def _least_squares(t: np.ndarray, c: np.ndarray, forward: Form, start: np.ndarray, bent: bool) -> np.ndarray:
+    """Parameters (3,) of forward(_bent) nearest to c, by damped Gauss–Newton from a straight line through the transformed c."""
+    slope, level = np.polyfit(t, start, 1)
+    theta = np.array([level, slope, 0.0])
+    value, damping = np.sum((c - forward(_bent(t, theta))) ** 2), 1e-3
+    free = 3 if bent else 2
+    for _ in range(60):
+        q, bend = _bent(t, theta), np.tanh(theta[2])
+        gain = (forward(q + 1e-6) - forward(q - 1e-6)) / 2e-6
+        jac = gain[:, None] * np.stack([np.ones_like(t), t + bend * t * t / 2, theta[1] * (1 - bend**2) * t * t / 2], 1)[:, :free]
         normal = jac.T @ jac
-        move = np.linalg.lstsq(normal + damping * np.diag(np.diag(normal) + 1e-9), jac.T @ (c - forward(q)), rcond=None)[0]
-        tried = np.sum((c - forward(columns @ (theta + move))) ** 2)
+        move = np.zeros(3)
+        move[:free] = np.linalg.solve(normal + np.diag(damping * np.diag(normal) + 1e-9), jac.T @ (c - forward(q)))
+        tried = np.sum((c - forward(_bent(t, theta + np.clip(move, -2, 2)))) ** 2)
         if tried < value:
-            done, theta, value, damping = value - tried < 1e-10 * value, theta + move, tried, damping / 5
+            done, theta, value, damping = value - tried < 1e-5 * value, theta + np.clip(move, -2, 2), tried, damping / 5
             if done:
                 break
         else:
@@ -137,25 +157,21 @@ def pushed(name: str, c: np.ndarray, law: np.ndarray, hits: np.ndarray, n: np.nd
     return best[1]
 
 
-def _at(form, theta: np.ndarray, z: np.ndarray, floor: float) -> np.ndarray:
+def _at(form: Form, theta: np.ndarray, z: np.ndarray, floor: float) -> np.ndarray:
     return lapsed(floor + (1 - floor) * form(theta[0] + theta[1] * z))
 
 
-def _link(form, z: np.ndarray, hits: np.ndarray, n: np.ndarray, floor: float) -> tuple[np.ndarray, float]:
-    """(offset, slope) of floor + (1 − floor) form(offset + slope z), by Fisher scoring from several slopes."""
-    unit = (z - z.mean()) / (z.std() or 1.0)
-    best = None
-    for slope in (1.0, 3.0):
-        for offset in (-2.0, 0.0, 1.0):
-            theta, nll = _scored(form, unit, hits, n, floor, np.array([offset, slope]))
-            if best is None or nll < best[1]:
-                best = theta, nll
-    theta, nll = best
-    scale = theta[1] / (z.std() or 1.0)
-    return np.array([theta[0] - scale * z.mean(), scale]), nll
+def _link(form: Form, z: np.ndarray, hits: np.ndarray, n: np.ndarray, floor: float) -> tuple[np.ndarray, float]:
+    """(offset, slope) of floor + (1 − floor) form(offset + slope z), by Fisher scoring from the best of a grid."""
+    scale = z.std() or 1.0
+    unit = (z - z.mean()) / scale
+    starts = np.stack(np.meshgrid(np.linspace(-6, 6, 25), np.geomspace(0.2, 20, 12)), -1).reshape(-1, 2)
+    p = lapsed(floor + (1 - floor) * form(starts[:, :1] + starts[:, 1:] * unit))
+    theta, nll = _scored(form, unit, hits, n, floor, starts[np.argmin(likelihood(p, hits, n))])
+    return np.array([theta[0] - theta[1] * z.mean() / scale, theta[1] / scale]), nll
 
 
-def _scored(form, z: np.ndarray, hits: np.ndarray, n: np.ndarray, floor: float, theta: np.ndarray) -> tuple[np.ndarray, float]:
+def _scored(form: Form, z: np.ndarray, hits: np.ndarray, n: np.ndarray, floor: float, theta: np.ndarray) -> tuple[np.ndarray, float]:
     columns = np.stack([np.ones_like(z), z], 1)
     p = _at(form, theta, z, floor)
     nll, damping = float(likelihood(p, hits, n)), 1e-3
@@ -169,7 +185,7 @@ def _scored(form, z: np.ndarray, hits: np.ndarray, n: np.ndarray, floor: float, 
         tried = _at(form, theta + move, z, floor)
         new = float(likelihood(tried, hits, n))
         if new < nll:
-            done, theta, p, nll, damping = nll - new < 1e-9 * nll, theta + move, tried, new, damping / 5
+            done, theta, p, nll, damping = nll - new < 1e-7 * nll, theta + move, tried, new, damping / 5
             if done:
                 break
         else:
@@ -180,11 +196,11 @@ def _scored(form, z: np.ndarray, hits: np.ndarray, n: np.ndarray, floor: float, 
 
 
 def _goodness(hits: np.ndarray, n: np.ndarray, p: np.ndarray, phi: float) -> float:
-    """Tail of Pearson's chi2 / phi; five parameters were fitted, two of them to the counts."""
-    from scipy.stats import chi2
+    """Tail of Pearson's chi2 / phi; two parameters were fitted to the counts."""
+    from scipy.special import chdtrc
 
     value = np.sum((hits - n * p) ** 2 / (n * p * (1 - p))) / phi
-    return float(chi2.sf(value, max(len(p) - 2, 1)))
+    return float(chdtrc(max(len(p) - 2, 1), value))
 
 
 # ---- how sudden the companion is, and what the score hid

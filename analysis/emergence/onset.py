@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,9 +10,10 @@ import numpy as np
 from analysis.emergence import shapes
 from analysis.emergence.shapes import LAPSE, TEN_TO_NINETY, Curves
 from analysis.emergence.verdict import Onset, Selection
+from analysis.intervals import wild_multipliers
 
 LEVEL = 0.05
-LADDERS = 20000  # at chance, simulated once for all tasks with the same numbers of items: p-values down to 5e-5
+LADDERS = 5000  # at chance, simulated once for all tasks with the same numbers of items: p-values down to 2e-4
 NEGLIGIBLE = 0.03  # of the way from chance to all right: less is no ability, however significant
 
 
@@ -51,6 +53,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     return out
 
 
+@functools.lru_cache(maxsize=1024)
 def min_effect(n: float, chance: float) -> float:
     """The least score of one model with n items that is told from chance, one-sided at 5 %, in 80 % of draws."""
     null = max(chance, LAPSE)
@@ -59,13 +62,19 @@ def min_effect(n: float, chance: float) -> float:
     return float(p[np.argmax(enough)]) if enough.any() else 1.0
 
 
+def at_least(hits: np.ndarray, n: np.ndarray, chance: float) -> np.ndarray:
+    """One-sided binomial p-values of at least so many hits by guessing."""
+    from scipy.special import betainc  # a third of a second that only this needs
+
+    k = np.ceil(np.asarray(hits, float) - 1e-6)
+    return np.where(k > 0, betainc(np.maximum(k, 1), np.maximum(np.round(n) - k + 1, 1), max(chance, LAPSE)), 1.0)
+
+
 def above_chance(x: np.ndarray, hits: np.ndarray, n: np.ndarray, chance: float) -> tuple[np.ndarray, np.ndarray]:
     """Different x, and for each the largest one-sided binomial p-value against chance from there on (models at one x pooled)."""
-    from scipy.stats import binom
-
     where, group = np.unique(x[n > 0], return_inverse=True)
     pooled = [np.bincount(group, a[n > 0]) for a in (hits, n)]
-    p = binom.sf(np.ceil(pooled[0] - 1e-6) - 1, np.round(pooled[1]), max(chance, LAPSE))
+    p = at_least(pooled[0], pooled[1], chance)
     return where, np.maximum.accumulate(p[::-1])[::-1]
 
 
@@ -85,23 +94,30 @@ def onsets(tests: Sequence[tuple[np.ndarray, np.ndarray]], level: float = LEVEL)
     return out
 
 
-def measure(curves: Curves, selections: Sequence[Selection], starts: Sequence[float | None]) -> list[Onset]:
-    """Midpoints and widths of every curve's better sigmoid, with 95 % profile intervals scaled by phi."""
-    from scipy.stats import t
+def measure(
+    curves: Curves, selections: Sequence[Selection], starts: Sequence[float | None], clusters: Sequence[str], draws: int, seed: int = 0
+) -> list[Onset]:
+    """Midpoints and widths of every curve's better sigmoid, with 95 % intervals.
+
+    Where every model is its own cluster these are profile intervals, scaled by phi, with the t distribution's quantile for few
+    models.  Checkpoints of one trunk share its luck: their residuals are redrawn together (wild bootstrap over trunks).
+    """
+    from scipy.special import stdtrit
 
     out: list[Onset | None] = [None] * len(selections)
     grid = np.unique(curves.x)
-    for name in ("sigmoid", "sigmoid_top"):
-        other = "sigmoid" if name == "sigmoid_top" else "sigmoid_top"
-        rows = [i for i, s in enumerate(selections) if s.delta[name] < s.delta[other] or (name == "sigmoid" and s.delta[name] == s.delta[other])]
+    for name, other in (("sigmoid", "sigmoid_top"), ("sigmoid_top", "sigmoid")):
+        rows = [i for i, s in enumerate(selections) if (s.delta[name], name) < (s.delta[other], other)]
         if not rows:
             continue
         theta = np.stack([selections[i].theta[name] for i in rows])
-        left = np.array([max(selections[i].models - theta.shape[1], 1) for i in rows])
-        phi = np.array([selections[i].phi for i in rows])
-        quantile = t.ppf(0.975, left) * np.sqrt(phi)
         some = curves.take(rows)
-        middles, scales = (shapes.profile(name, theta, some, which, quantile) for which in (0, 1))
+        if len(set(clusters)) < len(clusters):
+            middles, scales = _redrawn(name, theta, some, clusters, draws, seed)
+        else:
+            left = np.array([max(selections[i].models - theta.shape[1], 1) for i in rows])
+            quantile = stdtrit(left, 0.975) * np.sqrt([selections[i].phi for i in rows])
+            middles, scales = (shapes.profile(name, theta, some, which, quantile) for which in (0, 1))
         for i, values, x0, scale in zip(rows, theta, middles, scales, strict=True):
             at = int(np.clip(np.searchsorted(grid, values[0]), 1, len(grid) - 1))
             out[i] = Onset(
@@ -110,3 +126,18 @@ def measure(curves: Curves, selections: Sequence[Selection], starts: Sequence[fl
                 float(grid[at] - grid[at - 1]),
             )  # fmt: skip
     return [o for o in out if o is not None]
+
+
+def _redrawn(
+    name: str, theta: np.ndarray, curves: Curves, clusters: Sequence[str], draws: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """95 % intervals (B, 2) of x0 and scale over curves whose residuals are multiplied by one random number per cluster."""
+    groups = np.unique(clusters, return_inverse=True)[1]
+    p = shapes.scores(name, theta, curves.x, curves.floor)
+    residual = (curves.hits - curves.n * p) * np.sqrt(len(curves.x) / max(len(curves.x) - theta.shape[1], 1))
+    luck = wild_multipliers(np.random.default_rng(seed), draws, groups.max() + 1)[:, groups]
+    hits = np.clip(curves.n[:, None] * p[:, None] + residual[:, None] * luck, 0, curves.n[:, None])
+    again = Curves(curves.x, hits.reshape(-1, len(curves.x)), np.repeat(curves.n, draws, axis=0), curves.floor)
+    found = shapes.fit(again, (name,), starts=1)[name].theta.reshape(len(theta), draws, -1)
+    ends = np.quantile(found[..., :2], [0.025, 0.975], axis=1).transpose(1, 0, 2)
+    return ends[..., 0], ends[..., 1]

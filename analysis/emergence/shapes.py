@@ -249,7 +249,7 @@ def _scoring(
         hits, n = curves.hits[row[active]], curves.n[row[active]]
         weight = 1 / (p * (1 - p))
         gradient = np.einsum("ksp,sp->sk", jac, (n * p - hits) * weight)
-        fisher = np.einsum("ksp,lsp,sp->skl", jac, jac, n * weight, optimize=True)
+        fisher = _products(jac, n * weight)
         if frozen is not None:
             gradient[:, frozen], fisher[:, frozen], fisher[:, :, frozen] = 0.0, 0.0, 0.0
             fisher[:, frozen, frozen] = 1.0
@@ -269,6 +269,11 @@ def _scoring(
         if not len(active):
             break
     return u, nll
+
+
+def _products(jac: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weighted inner products (S, k, k) of derivatives (k, S, P)."""
+    return np.matmul((jac * weight).transpose(1, 0, 2), jac.transpose(1, 2, 0))
 
 
 def _compass(
@@ -346,7 +351,7 @@ def profile(name: str, theta: np.ndarray, curves: Curves, which: int, quantile: 
     if name == "sigmoid_top":
         u = np.column_stack([u, _logit(np.clip((theta[:, 2] - curves.floor) / (1 - curves.floor), 1e-6, 1 - 1e-6))])
     p, jac = _scores(name, u, unit, curves.floor)
-    fisher = np.einsum("ksp,lsp,sp->skl", jac, jac, curves.n / (p * (1 - p)), optimize=True)
+    fisher = _products(jac, curves.n / (p * (1 - p)))
     error = np.sqrt(np.clip(np.linalg.pinv(fisher)[:, which, which], 1e-12, 1.0)) * quantile
     b, moves = len(u), np.concatenate([-PROFILE[::-1], PROFILE])
     tried = np.repeat(u, len(moves), axis=0)

@@ -10,18 +10,17 @@ from analysis.emergence.verdict import AgainstLoss, Forecast, Mirage, Onset, See
 
 def explains(m: Mirage) -> str:
     """Why a jump is the metric's."""
-    return (
-        f"a smooth law of {m.companion} in log compute, pushed through the metric, predicts the score "
-        f"(error {m.error:.0%} of the rise, p = {m.p_value:.2g})"
-    )
+    return f"a smooth law of {m.companion} in log compute, pushed through the metric, predicts the score ({_error(m)})"
 
 
 def fails(m: Mirage) -> str:
     """Why a smooth law does not do."""
-    return (
-        f"no smooth law of {m.companion} in log compute, pushed through the metric, predicts the score "
-        f"(error {m.error:.0%} of the rise, p = {m.p_value:.2g})"
-    )
+    law = "no power law of nats per token" if m.companion == "implied nll" else f"no smooth law of {m.companion}"
+    return f"{law} in log compute, pushed through the metric, predicts the score ({_error(m)})"
+
+
+def _error(m: Mirage) -> str:
+    return f"error {m.error:.0%} of the rise, {'beyond' if m.p_value <= 0.05 else 'within'} the noise"
 
 
 def details(
