@@ -5,8 +5,8 @@ What the words mean.
   absent             no group of largest models is above chance (corrected over tasks), or by less than 3 % of what there is
                      to gain
   smooth             above chance, and the middle 80 % of the rise takes 40 % of the ladder or more (of a straight line 80 %)
-  sharp-metric-only  the rise is narrower, or began when 40 % of the continuous metric's progress had been made; and a smooth
-                     law of that metric, pushed through the score's own definition, predicts it
+  sharp-metric-only  the rise is narrower, or an exact match began to rise when 40 % of the continuous metric's progress had
+                     been made; and a smooth law of that metric, pushed through the score's own definition, predicts it
   sharp-in-loss      the rise is narrower, and the continuous metric jumps as well or has no smooth law that predicts it; where
                      none was given, the score is as sharp against pre-training loss
   under-powered      fewer than five different values of compute, or too few items to tell 15 % of what there is to gain from
@@ -246,7 +246,8 @@ def _call(
         narrow += f" ({selection.BROAD:.0%} or more in {s.p_broad:.1%} of redraws)"
     if sharp:
         return _jump(case, narrow, hidden, in_loss)
-    if hidden is not None and hidden.lead >= LEAD and hidden.explained and hidden.companion != mirage.IMPLIED:
+    exact = case.ability.chance == 0 and hidden is not None and hidden.companion != mirage.IMPLIED
+    if hidden is not None and exact and hidden.lead >= LEAD and hidden.explained:
         late = f"{hidden.lead:.0%} of the progress in {hidden.companion} came before a tenth of the score's rise"
         return "sharp-metric-only", f"{late}, and {words.explains(hidden)}"
     if s.middle < selection.BROAD:
