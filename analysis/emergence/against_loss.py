@@ -32,8 +32,12 @@ def same_curve(ability: Ability, selection: Selection, seed: int = 0) -> float:
     p = lapsed(selection.curve(-ability.loss[use]))
     n = ability.n[use]
     residual = (ability.hits[use] - n * p) / np.sqrt(n * p * (1 - p))
-    counts = np.bincount(size)
-    shuffled = np.random.default_rng(seed).permuted(np.tile(residual, (SHUFFLES, 1)), axis=1)
+    t = (ability.loss[use] - ability.loss[use].mean()) / (np.ptp(ability.loss[use]) or 1.0)
+    smooth = np.stack([np.ones_like(t), t, t * t], 1)  # what a curve over loss could have taken up
     member = np.eye(len(sizes))[size]
-    between = [np.sum((r @ member) ** 2 / counts, axis=-1) for r in (residual, shuffled)]
+    member -= smooth @ np.linalg.lstsq(smooth, member, rcond=None)[0]
+    directions, length, _ = np.linalg.svd(member, full_matrices=False)
+    directions = directions[:, length > 1e-6]
+    shuffled = np.random.default_rng(seed).permuted(np.tile(residual, (SHUFFLES, 1)), axis=1)
+    between = [np.sum((r @ directions) ** 2, axis=-1) for r in (residual, shuffled)]
     return float((1 + np.sum(between[1] >= between[0] - 1e-9)) / (SHUFFLES + 1))

@@ -2,16 +2,17 @@
 
 What the words mean.
 
-  absent             no group of largest models is above chance (corrected over tasks), or by less than 3 % of what there is to gain
-  smooth             above chance, and the middle 80 % of the rise takes 40 % of the ladder or more (a straight line's takes 80 %)
-  sharp-metric-only  the rise is narrower, or began when 40 % of the continuous metric's progress had been made; and a smooth law
-                     of that metric, pushed through the score's own definition, predicts it
-  sharp-in-loss      the rise is narrower, and the continuous metric jumps as well; where none was given, the score is sharp against
-                     pre-training loss
-  under-powered      fewer than five different values of compute, or too few items to tell 15 % of what there is to gain from chance,
-                     or sharp with nothing continuous to ask, or neither sharp nor gradual can be told
+  absent             no group of largest models is above chance (corrected over tasks), or by less than 3 % of what there is
+                     to gain
+  smooth             above chance, and the middle 80 % of the rise takes 40 % of the ladder or more (of a straight line 80 %)
+  sharp-metric-only  the rise is narrower, or an exact match began to rise when 40 % of the continuous metric's progress had
+                     been made; and a smooth law of that metric, pushed through the score's own definition, predicts it
+  sharp-in-loss      the rise is narrower, and the continuous metric jumps as well or has no smooth law that predicts it; where
+                     none was given, the score is as sharp against pre-training loss
+  under-powered      fewer than five different values of compute, or too few items to tell 15 % of what there is to gain from
+                     chance, or sharp with nothing continuous to ask, or neither sharp nor gradual can be told
 
-Abilities over the same models are fitted together; 30 curves of 24 models take some seconds of one core.
+Abilities over the same models are fitted together: 30 curves of 24 models take some four seconds of one core.
 """
 
 from __future__ import annotations
@@ -192,7 +193,9 @@ def _extras(cases: list[_Case], draws: int, say: Callable[[str], None]) -> dict[
         loss = np.asarray(rows[0].ability.loss, float)
         order = np.flatnonzero(np.isfinite(loss))
         order = order[np.argsort(-loss[order], kind="stable")]
-        curves = Curves(-loss[order], np.stack([c.hits[order] for c in rows]), np.stack([c.n[order] for c in rows]), rows[0].floor)
+        curves = Curves(
+            -loss[order], np.stack([c.hits[order] for c in rows]), np.stack([c.n[order] for c in rows]), rows[0].floor
+        )
         for case, s in zip(rows, selection.compare(curves, draws, rows[0].ability.counted, brief=True), strict=True):
             out[_number(cases, case)]["in_loss"] = against_loss.judge(case.ability, s)
     return out
@@ -203,7 +206,11 @@ def _number(cases: list[_Case], case: _Case) -> int:
 
 
 def _verdict(
-    case: _Case, brief: bool, in_loss: AgainstLoss | None = None, ahead: Forecast | None = None, spread: SeedSpread | None = None
+    case: _Case,
+    brief: bool,
+    in_loss: AgainstLoss | None = None,
+    ahead: Forecast | None = None,
+    spread: SeedSpread | None = None,
 ) -> Verdict:
     """The call, from everything measured."""
     a, s = case.ability, case.selection
@@ -227,39 +234,56 @@ def _there(case: _Case, reached: float) -> bool:
 
 def _call(
     case: _Case, reached: float, sharp: bool, hidden: Mirage | None, in_loss: AgainstLoss | None
-) -> tuple[str, str]:
+) -> tuple[str, str]:  # fmt: skip
     """The call and its decisive reason."""
-    s, chance = case.selection, case.ability.chance
+    s = case.selection
     if s is None:
         return "under-powered", f"{_distinct(case)} different values of compute; shapes need {FEWEST}"
     if not _there(case, reached):
-        if (case.min_effect - chance) / (1 - chance) > BLIND:
-            return "under-powered", (
-                f"nothing above chance, but {np.median(case.n[case.n > 0]):.0f} items cannot tell less than {case.min_effect:.2f} from it"
-            )
-        if case.p_adjusted <= LEVEL:
-            return "absent", f"the largest models reach {reached:.3f}: above chance, but by under {onset.NEGLIGIBLE:.0%} of what there is to gain"
-        return "absent", f"no group of largest models is above chance {chance:g} (p = {case.p_adjusted:.2g})"
-    narrow = f"the middle 80 % of the rise takes {s.middle:.0%} of the ladder ({selection.BROAD:.0%} or more in {s.p_broad:.1%} of redraws)"
+        return _nothing(case, reached)
+    narrow = f"the middle 80 % of the rise takes {s.middle:.0%} of the ladder"
+    if s.middle < selection.BROAD:
+        narrow += f" ({selection.BROAD:.0%} or more in {s.p_broad:.1%} of redraws)"
     if sharp:
-        if hidden is not None and hidden.explained:
-            return "sharp-metric-only", f"{narrow}, and {words.explains(hidden)}"
-        if hidden is not None and hidden.companion != mirage.IMPLIED:
-            if hidden.companion_sharp:
-                return "sharp-in-loss", f"{narrow}, and {hidden.companion} jumps with it: {hidden.jump:.0%} of its change in {selection.BROAD:.0%} of the ladder"
-            return "sharp-in-loss", f"{narrow}, and {words.fails(hidden)}"
-        if in_loss is not None and in_loss.sharp:
-            return "sharp-in-loss", f"{narrow}, and it is as sharp against {case.ability.loss_name}; no continuous metric was given"
-        why = "no continuous metric was given that could tell the model from the metric"
-        if hidden is not None:
-            why += f"; {words.fails(hidden)}"
-        return "under-powered", f"sharp: {narrow}; but {why}"
-    if hidden is not None and hidden.lead >= LEAD and hidden.explained and hidden.companion != mirage.IMPLIED:
-        return "sharp-metric-only", f"{hidden.lead:.0%} of the progress in {hidden.companion} came before a tenth of the score's rise, and {words.explains(hidden)}"
+        return _jump(case, narrow, hidden, in_loss)
+    exact = case.ability.chance == 0 and hidden is not None and hidden.companion != mirage.IMPLIED
+    if hidden is not None and exact and hidden.lead >= LEAD and hidden.explained:
+        late = f"{hidden.lead:.0%} of the progress in {hidden.companion} came before a tenth of the score's rise"
+        return "sharp-metric-only", f"{late}, and {words.explains(hidden)}"
     if s.middle < selection.BROAD:
         return "under-powered", f"neither sharp nor gradual: {narrow}"
     if s.winner == "constant" and s.phi > SCATTERED:
         return "under-powered", f"scores scatter {s.phi:.0f} times more than counting does: no shape beats a constant"
     if s.winner == "constant":
         return "smooth", f"above chance, {reached:.2f}, at every compute: no change with scale"
-    return "smooth", f"the middle 80 % of the rise takes {s.middle:.0%} of the ladder (a straight line's takes 80 %)"
+    return "smooth", f"{narrow} (a straight line's takes 80 %)"
+
+
+def _nothing(case: _Case, reached: float) -> tuple[str, str]:
+    """Of a score that does not rise above chance."""
+    chance = case.ability.chance
+    if (case.min_effect - chance) / (1 - chance) > BLIND:
+        items = f"{np.median(case.n[case.n > 0]):.0f} items"
+        return "under-powered", f"nothing above chance, but {items} cannot tell less than {case.min_effect:.2f} from it"
+    if case.p_adjusted <= LEVEL:
+        trifle = f"by under {onset.NEGLIGIBLE:.0%} of what there is to gain"
+        return "absent", f"the largest models reach {reached:.3f}: above chance {chance:g}, but {trifle}"
+    return "absent", f"no group of largest models is above chance {chance:g} (p = {case.p_adjusted:.2g})"
+
+
+def _jump(case: _Case, narrow: str, hidden: Mirage | None, in_loss: AgainstLoss | None) -> tuple[str, str]:
+    """Of a score that rises sharply: whether the model or the metric does."""
+    if hidden is not None and hidden.explained:
+        return "sharp-metric-only", f"{narrow}, and {words.explains(hidden)}"
+    if hidden is not None and hidden.companion != mirage.IMPLIED:
+        if hidden.companion_sharp:
+            share = f"{hidden.jump:.0%} of its change in {selection.BROAD:.0%} of the ladder"
+            return "sharp-in-loss", f"{narrow}, and {hidden.companion} jumps as well: {share}"
+        return "sharp-in-loss", f"{narrow}, and {words.fails(hidden)}"
+    if in_loss is not None and in_loss.sharp:
+        name = case.ability.loss_name
+        return "sharp-in-loss", f"{narrow}, and it is as sharp against {name}; no continuous metric was given"
+    why = "no continuous metric was given that could tell the model from the metric"
+    if hidden is not None:
+        why += f"; {words.fails(hidden)}"
+    return "under-powered", f"sharp: {narrow}; but {why}"

@@ -1,10 +1,10 @@
 """Is a jump in the model or in the metric?  A smooth law of a continuous metric, pushed through the metric, predicts it or not.
 
-The law: a monotone parabola in log compute, through exp (a power law with a bend) or softplus for nats per token, through the logistic
-function for shares (probability of the answer, Brier score, edit distance).  The link from companion to score has two more
-parameters and is fitted to the measured pairs: exact match = exp(−e^a nll^b) (p^L has b = 1, e^a = L; items of unequal
-difficulty bend it), multiple choice = chance + (1 − chance) s(a + b z).  No step can be hidden in either: a step in the companion
-is no parabola, and a step in the score alone is a steep link, which is what a sharp metric means.
+The law: a monotone parabola in log compute, through exp (a power law with a bend) or softplus for nats per token, through the
+logistic function for shares (probability of the answer, Brier score, edit distance).  The link from companion to score has two
+more parameters and is fitted to the measured pairs: exact match = exp(−e^a nll^b) (p^L has b = 1, e^a = L; items of unequal
+difficulty bend it), multiple choice = chance + (1 − chance) s(a + b z).  No step can be hidden in either: a step in the
+companion is no parabola, and a step in the score alone is a steep link, which is what a sharp metric means.
 """
 
 from __future__ import annotations
@@ -121,7 +121,9 @@ def _least_squares(t: np.ndarray, c: np.ndarray, forward: Form, start: np.ndarra
     for _ in range(60):
         q, bend = _bent(t, theta), np.tanh(theta[2])
         gain = (forward(q + 1e-6) - forward(q - 1e-6)) / 2e-6
-        jac = gain[:, None] * np.stack([np.ones_like(t), t + bend * t * t / 2, theta[1] * (1 - bend**2) * t * t / 2], 1)[:, :free]
+        jac = (
+            gain[:, None] * np.stack([np.ones_like(t), t + bend * t * t / 2, theta[1] * (1 - bend**2) * t * t / 2], 1)[:, :free]
+        )
         normal = jac.T @ jac
         move = np.zeros(3)
         move[:free] = np.linalg.solve(normal + np.diag(damping * np.diag(normal) + 1e-9), jac.T @ (c - forward(q)))
@@ -139,22 +141,18 @@ def _least_squares(t: np.ndarray, c: np.ndarray, forward: Form, start: np.ndarra
 
 def pushed(name: str, c: np.ndarray, law: np.ndarray, hits: np.ndarray, n: np.ndarray, floor: float) -> np.ndarray:
     """Scores (P,) that the law's values give, through the link fitted to measured companions and counts."""
-    links = []
-    if name not in BOUNDED:
-        z = np.log(np.maximum(c, 1e-4)), np.log(np.maximum(law, 1e-4))
-        links.append((lambda a: np.exp(-np.exp(np.clip(a, -50, 50))), z))
-        links.append((logistic, (-c, -law)))
-    else:
+    links: list[tuple[Form, np.ndarray, np.ndarray]]
+    if name in BOUNDED:
         sign = 1.0 if name.startswith(("p_", "letter")) else -1.0
         top = 2.0 if name == "brier" else 1.0
-        z = tuple(sign * _logit(np.clip(v / top, 1e-4, 1 - 1e-4)) for v in (c, law))
-        links.append((logistic, z))
-    best = None
-    for form, (measured, smooth) in links:
-        theta, nll = _link(form, measured, hits, n, floor)
-        if best is None or nll < best[0]:
-            best = nll, _at(form, theta, smooth, floor)
-    return best[1]
+        logits = [sign * _logit(np.clip(v / top, 1e-4, 1 - 1e-4)) for v in (c, law)]
+        links = [(logistic, logits[0], logits[1])]
+    else:
+        logs = [np.log(np.maximum(v, 1e-4)) for v in (c, law)]
+        links = [(lambda a: np.exp(-np.exp(np.clip(a, -50, 50))), logs[0], logs[1]), (logistic, -c, -law)]
+    found = [(form, smooth, *_link(form, measured, hits, n, floor)) for form, measured, smooth in links]
+    form, smooth, theta, _ = min(found, key=lambda of: of[3])
+    return _at(form, theta, smooth, floor)
 
 
 def _at(form: Form, theta: np.ndarray, z: np.ndarray, floor: float) -> np.ndarray:
@@ -171,12 +169,14 @@ def _link(form: Form, z: np.ndarray, hits: np.ndarray, n: np.ndarray, floor: flo
     return np.array([theta[0] - theta[1] * z.mean() / scale, theta[1] / scale]), nll
 
 
-def _scored(form: Form, z: np.ndarray, hits: np.ndarray, n: np.ndarray, floor: float, theta: np.ndarray) -> tuple[np.ndarray, float]:
-    columns = np.stack([np.ones_like(z), z], 1)
+def _scored(
+    form: Form, z: np.ndarray, hits: np.ndarray, n: np.ndarray, floor: float, theta: np.ndarray
+) -> tuple[np.ndarray, float]:
+    columns, shift = np.stack([np.ones_like(z), z], 1), np.array([1e-5, 0.0])
     p = _at(form, theta, z, floor)
     nll, damping = float(likelihood(p, hits, n)), 1e-3
     for _ in range(40):
-        slope = (_at(form, theta + [1e-5, 0], z, floor) - _at(form, theta - [1e-5, 0], z, floor)) / 2e-5
+        slope = (_at(form, theta + shift, z, floor) - _at(form, theta - shift, z, floor)) / 2e-5
         jac = slope[:, None] * columns
         weight = 1 / (p * (1 - p))
         fisher = jac.T @ (jac * (n * weight)[:, None])
@@ -260,16 +260,17 @@ def bigbench(x: np.ndarray, values: np.ndarray) -> tuple[float, float]:
 
 
 def loglog(x: np.ndarray, score: np.ndarray) -> tuple[float | None, float | None]:
-    """R2 and slope of log(−log score) against x over scores within (0, 1): a straight line where per-token loss is a power law."""
+    """R2 and slope of log10(−log score) against x, log10 of a scale, over scores within (0, 1).
+
+    Where nats per token are a power law this is a straight line with the power as its slope, whatever the answer's length.
+    """
     use = (score > 0) & (score < 1)
     if use.sum() < 3:
         return None, None
-    y = np.log(-np.log(score[use]))
+    y = np.log10(-np.log(score[use]))
     slope, level = np.polyfit(x[use], y, 1)
     return float(1 - np.sum((y - level - slope * x[use]) ** 2) / max(np.sum((y - y.mean()) ** 2), 1e-12)), float(slope)
 
 
 def _logit(p: np.ndarray) -> np.ndarray:
     return np.log(p / (1 - p))
-
-

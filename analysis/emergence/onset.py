@@ -71,7 +71,7 @@ def at_least(hits: np.ndarray, n: np.ndarray, chance: float) -> np.ndarray:
 
 
 def above_chance(x: np.ndarray, hits: np.ndarray, n: np.ndarray, chance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Different x, and for each the largest one-sided binomial p-value against chance from there on (models at one x pooled)."""
+    """Different x, and the largest one-sided binomial p-value against chance from each on; models at one x are pooled."""
     where, group = np.unique(x[n > 0], return_inverse=True)
     pooled = [np.bincount(group, a[n > 0]) for a in (hits, n)]
     p = at_least(pooled[0], pooled[1], chance)
@@ -95,7 +95,12 @@ def onsets(tests: Sequence[tuple[np.ndarray, np.ndarray]], level: float = LEVEL)
 
 
 def measure(
-    curves: Curves, selections: Sequence[Selection], starts: Sequence[float | None], clusters: Sequence[str], draws: int, seed: int = 0
+    curves: Curves,
+    selections: Sequence[Selection],
+    starts: Sequence[float | None],
+    clusters: Sequence[str],
+    draws: int,
+    seed: int = 0,
 ) -> list[Onset]:
     """Midpoints and widths of every curve's better sigmoid, with 95 % intervals.
 

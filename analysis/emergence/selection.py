@@ -22,9 +22,7 @@ SAME = 2.0  # of QAICc: below, two shapes are not told apart
 PLAIN = 40.0  # log-likelihood over phi beyond which no bootstrap is needed
 
 
-def compare(
-    curves: Curves, draws: int = DRAWS, counted: bool = True, brief: bool = False, seed: int = 0
-) -> list[Selection]:
+def compare(curves: Curves, draws: int = DRAWS, counted: bool = True, brief: bool = False, seed: int = 0) -> list[Selection]:
     """Fits and compares all shapes, of every curve.
 
     Args:
@@ -113,7 +111,9 @@ def _nested(
     rows = np.flatnonzero((gains > 1e-3) & (gains < PLAIN))
     if len(rows):
         phi = dispersion(curves, fits)[rows]
-        again = _redrawn(curves.take(rows), shapes.scores(simple, fits[simple].theta[rows], curves.x, curves.floor), phi, draws, rng)
+        again = _redrawn(
+            curves.take(rows), shapes.scores(simple, fits[simple].theta[rows], curves.x, curves.floor), phi, draws, rng
+        )
         new = shapes.fit(again, (simple, *rich), starts=1)
         found = _gain(new[simple], [new[name] for name in rich], dispersion(again, new)).reshape(len(rows), draws)
         values[rows] = (1 + np.sum(found >= gains[rows, None] - 1e-9, axis=1)) / (draws + 1)
@@ -134,7 +134,7 @@ def _redrawn(curves: Curves, p: np.ndarray, phi: np.ndarray, draws: int, rng: np
 def _broad(
     curves: Curves, fits: dict[str, Fitted], best: np.ndarray, phi: np.ndarray, draws: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(B,) shares of the ladder that the middle 80 % of the best shape's rise takes, and of redraws in which it is BROAD or more.
+    """(B,) shares of the ladder that the middle 80 % of the best shape's rise takes, and of redraws in which it is broad.
 
     Each redraw chooses its own shape anew, so that not knowing the shape counts.
     """

@@ -19,6 +19,7 @@ points in all six shapes take about a second of one core.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -206,7 +207,7 @@ def _best_of_parts(p_GP: np.ndarray, curves: Curves, parts: int) -> np.ndarray:
     for at in range(0, len(out), size):
         rows = slice(at, at + size)
         fits = curves.hits[rows] @ log_p + (curves.n - curves.hits)[rows] @ log_q
-        for i, (lo, hi) in enumerate(zip(edges, edges[1:], strict=False)):
+        for i, (lo, hi) in enumerate(itertools.pairwise(edges)):
             out[rows, i] = lo + np.argmax(fits[:, lo:hi], axis=1)
     return out
 
@@ -276,9 +277,7 @@ def _products(jac: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return np.matmul((jac * weight).transpose(1, 0, 2), jac.transpose(1, 2, 0))
 
 
-def _compass(
-    name: str, u: np.ndarray, x: np.ndarray, curves: Curves, row: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _compass(name: str, u: np.ndarray, x: np.ndarray, curves: Curves, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """As ``_scoring``, without derivatives: broken lines are best where a point sits on the break, where these say nothing."""
     u = u.copy()
     nll = likelihood(_scores(name, u, x, curves.floor)[0], curves.hits[row], curves.n[row])
@@ -286,7 +285,9 @@ def _compass(
     active = np.arange(len(u))
     while len(active):
         at, one = u[active], np.ones(len(active))
-        turn = 2 * one if name == "linear" else 1 / np.maximum(x[-1] - at[:, 0], 0.1)  # about the last point; a line about both ends
+        turn = (
+            2 * one if name == "linear" else 1 / np.maximum(x[-1] - at[:, 0], 0.1)
+        )  # about the last point; a line about both ends
         ways = np.stack([(one, 0 * one), (0 * one, one), (one, turn), (one, -2 * one)]).transpose(0, 2, 1) * step[active, None]
         tried = _bounded(name, (at + np.concatenate([ways, -ways])).reshape(-1, 2))
         p = _scores(name, tried, x, curves.floor)[0].reshape(len(ways) * 2, len(active), -1)

@@ -30,12 +30,7 @@ def details(
     """What stands after the decisive reason."""
     out = []
     if s is not None:
-        runner = sorted(s.delta, key=lambda name: s.delta[name])[1].replace("_", " with free ")
-        second = sorted(s.delta.values())[1]
-        out.append(
-            f"shape: {s.said} (weight {s.weights[s.winner]:.2f}; next {runner}, QAICc +{second:.1f}; step +{s.delta['step']:.0f}; "
-            f"over-dispersion {s.phi:.3g} over {s.models} models)"
-        )
+        out.append(_of_shapes(s))
     if o is not None and there:
         out += _of_onset(o)
     if m is not None:
@@ -43,20 +38,34 @@ def details(
     if in_loss is not None and there:
         out.append(_of_loss(in_loss, ability.loss_name))
     if ahead is not None and there:
+        ends = f"{ahead.level:.0%} [{ahead.interval[0]:.2f}, {ahead.interval[1]:.2f}]"
+        where = "inside" if ahead.inside else "OUTSIDE"
         out.append(
-            f"forecast of the largest compute from the others: {ahead.predicted:.2f}, {ahead.level:.0%} [{ahead.interval[0]:.2f}, "
-            f"{ahead.interval[1]:.2f}]; measured {ahead.observed:.2f}, {'inside' if ahead.inside else 'OUTSIDE'}"
+            f"largest compute, forecast from the others: {ahead.predicted:.2f}, {ends}; measured {ahead.observed:.2f}, {where}"
         )
     if spread is not None:
         heaps = "; two heaps at 10^" + ", 10^".join(f"{v:.2f}" for v in spread.bimodal) + " FLOPs" if spread.bimodal else ""
-        out.append(
-            f"seeds: standard deviation {spread.deviation:.3f} in {spread.repeats} groups, {spread.ratio:.1f} times counting's variance{heaps}"
-        )
+        times = f"{spread.ratio:.1f} times counting's variance"
+        out.append(f"seeds: standard deviation {spread.deviation:.3f} in {spread.repeats} groups, {times}{heaps}")
     return out
 
 
+def _of_shapes(s: Selection) -> str:
+    others = [
+        name for name in sorted(s.delta, key=lambda name: s.delta[name]) if name != s.winner and name not in s.said.split()
+    ]
+    runner = f"{others[0].replace('_', ' with free ')}, QAICc +{s.delta[others[0]]:.1f}"
+    step = "" if "step" in (s.winner, others[0]) else f"; step +{s.delta['step']:.0f}"
+    scatter = f"over-dispersion {s.phi:.3g} over {s.models} models"
+    return f"shape: {s.said} (weight {s.weights[s.winner]:.2f}; next {runner}{step}; {scatter})"
+
+
 def _of_onset(o: Onset) -> list[str]:
-    start = f"above chance from 10^{o.log_flops:.2f} FLOPs on" if o.log_flops is not None else "no compute from which all are above chance"
+    start = (
+        f"above chance from 10^{o.log_flops:.2f} FLOPs on"
+        if o.log_flops is not None
+        else "no compute from which all are above chance"
+    )
     width = (
         f"10–90 % in {_ends(o.width, o.width_interval)} decades"
         if o.resolved
@@ -79,8 +88,9 @@ def _of_mirage(m: Mirage) -> str:
 
 
 def _of_loss(a: AgainstLoss, name: str) -> str:
-    if np.isnan(a.p_value):
-        one = f"against {name}: {a.selection.said}"
-    else:
-        one = f"against {name}: {'one curve for all sizes' if a.one_curve else 'sizes differ at one loss'} (p = {a.p_value:.2g}), {a.selection.said}"
-    return one + (f", leaving chance at {a.threshold:.3g}" if a.threshold is not None else "")
+    same = ""
+    if not np.isnan(a.p_value):
+        same = f"{'one curve for all sizes' if a.one_curve else 'sizes differ at one loss'} (p = {a.p_value:.2g}), "
+    return f"against {name}: {same}{a.selection.said}" + (
+        f", leaving chance at {a.threshold:.3g}" if a.threshold is not None else ""
+    )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+
 import numpy as np
 
 from analysis.emergence.ability import Ability
@@ -62,8 +65,6 @@ def _noisy(rng: np.random.Generator, nll: np.ndarray) -> np.ndarray:
 
 def bare(a: Ability) -> Ability:
     """The same without its companions."""
-    import dataclasses
-
     return dataclasses.replace(a, companions={})
 
 
@@ -90,3 +91,10 @@ def trunks(kind: str, rng: np.random.Generator, over: float = 3.0) -> Ability:
         rng.binomial(ITEMS, p), CHANCE, _noisy(rng, nll), x=np.log10(6 * n_params * n_tokens), loss=loss, n_params=n_params,
         clusters=tuple(str(i) for i in trunk),
     )  # fmt: skip
+
+
+KINDS = {
+    "flat": flat, "smooth": smooth, "step": step, "p^10, logit-linear p": power, "p^10, power law": power_law,
+    "step, no companion": lambda rng: bare(step(rng)),
+    **{f"24 in trunks, {kind}": functools.partial(trunks, kind) for kind in ("flat", "smooth", "step")},
+}  # fmt: skip
