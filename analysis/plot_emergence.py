@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 PUBLISHED = "published tables"
 LEVEL, DRAWS = 0.9, 300
 PLAIN = ("cloze", "generate", "")  # formats of the first page; letters and chains of thought have their own
+MANY = 20  # tasks, from which their groups are drawn where there are any; --tasks shows single ones
 _GRID = 120  # points of a drawn curve
 
 
@@ -98,7 +99,7 @@ def source(args: argparse.Namespace) -> Source:
 
 
 def _own(args: argparse.Namespace) -> Source:
-    found = ladder.read(args.runs, args.n)
+    found = ladder.read(args.runs, args.n, None if args.tasks else MANY)
     chosen = ladder.only(found, args.tasks, args.format, args.shots)
     both = ladder.only(found, args.tasks, args.format, None)
     return Source(

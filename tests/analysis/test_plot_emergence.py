@@ -130,20 +130,22 @@ def test_losses_are_those_of_the_step(small):
     assert all(not a.final and 1 < a.loss < 5.6 for a in trunk) and trunk[0].loss > trunk[-1].loss
 
 
-def test_later_rows_replace_earlier_ones_and_groups_are_no_tasks(small, tmp_path):
+def test_later_rows_replace_earlier_ones_and_groups_stand_for_many_tasks(small):
     """Fails when a score that was written again counts twice, or an average over tasks is taken for a task."""
     one = runs.members(small)[1]
     row = next(r for r in runs.read_jsonl(one.path / "evals.jsonl") if r["format"] == "cloze" and r["shots"] == 5)
     before = (one.path / "evals.jsonl").read_text()
     again = row | {"metrics": row["metrics"] | {"acc": {"value": 0.875}}}
+    group = row | {"kind": "eval_group", "task": "STEM", "average": "micro"}
     try:
-        (one.path / "evals.jsonl").write_text(
-            before + json.dumps(again) + "\n" + json.dumps(row | {"kind": "eval_group"}) + "\n"
-        )
-        mine = [a for a in ladder.read(small) if a.run.id == one.id and a.key == ("copy", "cloze", 5)]
+        lines = [json.dumps(r) + "\n" for r in (again, group, group | {"average": "macro"})]
+        (one.path / "evals.jsonl").write_text(before + "".join(lines))
+        mine = [a for a in ladder.read(small) if a.run.id == one.id and a.key[1:] == ("cloze", 5)]
+        groups = ladder.read(small, most=0)
     finally:
         (one.path / "evals.jsonl").write_text(before)
-    assert [a.score for a in mine] == [0.875]
+    assert [(a.row["task"], a.score) for a in mine] == [("copy", 0.875)]
+    assert [(a.row["task"], a.row["average"]) for a in groups] == [("STEM", "micro")]
 
 
 @pytest.mark.parametrize(
