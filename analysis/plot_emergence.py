@@ -21,10 +21,11 @@ import numpy as np
 from analysis import cli, load
 from analysis.emergence import csv_scores, incontext, ladder, summary, tables
 from analysis.emergence.bands import band
-from analysis.emergence.draw import Judged, Page, grid
+from analysis.emergence.draw import Judged, Page, grid, label
 from analysis.emergence.incontext import Shots, Thought
 from analysis.emergence.judge import judge_all
 from analysis.emergence.points import WITHIN, Shown
+from analysis.emergence.selection import DRAWS
 from analysis.figure import write
 from scaling import runs
 from scaling.cli import Parser
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PUBLISHED = "published tables"
-LEVEL, DRAWS = 0.9, 300
+LEVEL = 0.9
 PLAIN = ("cloze", "generate", "")  # formats of the first page; letters and chains of thought have their own
+MANY = 20  # tasks, from which their groups are drawn where there are any; --tasks shows single ones
 _GRID = 120  # points of a drawn curve
 
 
@@ -98,7 +100,7 @@ def source(args: argparse.Namespace) -> Source:
 
 
 def _own(args: argparse.Namespace) -> Source:
-    found = ladder.read(args.runs, args.n)
+    found = ladder.read(args.runs, args.n, None if args.tasks else MANY)
     chosen = ladder.only(found, args.tasks, args.format, args.shots)
     both = ladder.only(found, args.tasks, args.format, None)
     return Source(
@@ -134,7 +136,7 @@ def _is(s: Shown, name: str) -> bool:
 def judge(shown: Sequence[Shown], level: float, draws: int) -> list[Judged]:
     """Verdicts, and the shapes as they are drawn."""
     out = []
-    for s, v in zip(shown, judge_all([s.ability for s in shown], progress=_say), strict=True):
+    for s, v in zip(shown, judge_all([s.ability for s in shown], draws, progress=_say), strict=True):
         if v.selection is None:
             out.append(Judged(s, v, None))
             continue
@@ -193,8 +195,13 @@ def _caption(found: Source, judged: Sequence[Judged]) -> str:
     told = ", ".join(f"{n} {call}" for call, n in count.items())
     reasons = sorted({p.excluded for j in judged for p in j.shown.rest if p.excluded and p.excluded != WITHIN})
     left = f"  Hollow, left out of fits: {'; '.join(reasons)}." if reasons else ""
+    sharp = (
+        "  Under-powered: sharp: the score jumps, but nothing continuous was measured that tells the model from the metric."
+        if any(label(j) != j.verdict.call for j in judged)
+        else ""
+    )
     where = " (sources: analysis/emergence/data/README.md)" if found.name == PUBLISHED else ""
-    return f"{found.name}{where}: {len(judged)} curves judged: {told}.{left}"
+    return f"{found.name}{where}: {len(judged)} curves judged: {told}.{sharp}{left}"
 
 
 def main(argv: list[str] | None = None) -> None:

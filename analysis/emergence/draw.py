@@ -101,8 +101,10 @@ def points(ax: Axes, j: Judged, page: Page, x: str, y: str | None = None) -> Non
         rest = [p for p in j.shown.rest if (p.excluded == WITHIN) == within]
         heights = [p.score if y is None else p.companions.get(y, math.nan) for p in rest]
         colours = [page.colour(p.n_params) for p in rest]
-        look: dict[str, Any] = {"s": 5, "alpha": 0.45, "lw": 0} if within else {"s": 14, "alpha": 0.6, "lw": 0.8, "fc": "none"}
-        ax.scatter([getattr(p, x) for p in rest], heights, **{("c" if within else "ec"): colours}, zorder=2, **look)
+        look: dict[str, Any] = {"s": 5, "alpha": 0.45, "lw": 0, "c": colours}
+        if not within:
+            look = {"s": 14, "alpha": 0.6, "lw": 0.8, "fc": "none", "ec": colours}
+        ax.scatter([getattr(p, x) for p in rest], heights, zorder=2, **look)
     at, values = getattr(a, x), a.score if y is None else a.companions[y]
     colours = [page.colour(n) for n in a.n_params]
     if y is None:

@@ -29,6 +29,7 @@ _COMPANIONS = {  # the first is the one of the mirage test; format → companion
     "generate": {"nll": "nll_token", "edit": "edit", "p_gold_raw": "p_gold_raw"},
     "cot": {"nll": "nll_token", "edit": "edit"},
 }  # fmt: skip
+_KEY = ("step", "suite", "task", "split", "format", "shots", "average")  # of rows with the same the last counts
 _NEEDED = {"step": int, "flops": (int, float), "task": str, "format": str, "shots": int, "n": int, "chance": (int, float),
            "metrics": dict}  # fmt: skip
 
@@ -72,8 +73,8 @@ def _value(row: Mapping[str, Any], metric: str) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def read(path: str | os.PathLike[str], n_definition: str = load.N_DEFINITIONS[0]) -> list[Asked]:
-    """Every score of a sweep's folder, or of one run's.
+def read(path: str | os.PathLike[str], n_definition: str = load.N_DEFINITIONS[0], most: int | None = None) -> list[Asked]:
+    """Every score of a sweep's folder, or of one run's; of more tasks than ``most`` their groups, where there are any.
 
     Raises:
       LoadError: no such folder, no scores in it, or a row that cannot be used, with its file, place and remedy.
@@ -82,7 +83,10 @@ def read(path: str | os.PathLike[str], n_definition: str = load.N_DEFINITIONS[0]
     root = pathlib.Path(path)
     table = {row.id: row for row in load.runs(root, n_definition).rows}
     members = runs.members(root)
-    found = [asked for member in members for asked in _member(member, table[member.id])]
+    found = [asked for member in members for asked in _member(member, table[member.id], "eval")]
+    if most is not None and len(tasks(found)) > most:
+        groups = [asked for member in members for asked in _member(member, table[member.id], "eval_group")]
+        found = [a for a in groups if a.row.get("average") == "micro"] or found
     if not found:
         raise load.LoadError(
             f"{root}: none of its {len(members)} runs has an {EVALS} with a score; score them first: "
@@ -92,13 +96,13 @@ def read(path: str | os.PathLike[str], n_definition: str = load.N_DEFINITIONS[0]
     return tests or found
 
 
-def _member(member: runs.Member, run: load.Row) -> list[Asked]:
+def _member(member: runs.Member, run: load.Row, kind: str) -> list[Asked]:
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for number, row in enumerate(runs.read_jsonl(member.path / EVALS), 1):
-        if not isinstance(row, dict) or row.get("kind", "eval") != "eval":
+        if not isinstance(row, dict) or row.get("kind", "eval") != kind:
             continue
         _check(member, number, row)
-        rows[row["step"], row.get("suite"), row["task"], row.get("split"), row["format"], row["shots"]] = row
+        rows[(*(row.get(name) for name in _KEY),)] = row
     if not rows:
         return []
     metrics, done = member.metrics(), member.read(runs.DONE) or {}

