@@ -223,7 +223,9 @@ def _overlap(text: bytes, stop: bytes) -> int:
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
 
 
-def _encoded(c: ModelConfig, tokenizer: Tokenizer, prompts: Sequence[str], rule: Rule) -> tuple[list[np.ndarray], int]:
+def _encoded(
+    c: ModelConfig, tokenizer: Tokenizer, prompts: Sequence[str | np.ndarray], rule: Rule
+) -> tuple[list[np.ndarray], int]:
     """Ids of each prompt, and how many tokens may be made.
 
     Raises:
@@ -234,7 +236,7 @@ def _encoded(c: ModelConfig, tokenizer: Tokenizer, prompts: Sequence[str], rule:
     for i, prompt in enumerate(prompts, 1):
         name = "prompt" if len(prompts) == 1 else f"prompt {i}"
         try:
-            ids.append(tokenizer.encode(prompt))
+            ids.append(tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
         except UnicodeEncodeError as error:
             problems.append(f"{name}: {error.object[error.start]!r} is a lone surrogate, which no UTF-8 holds; leave it out")
             continue
@@ -254,7 +256,13 @@ def _encoded(c: ModelConfig, tokenizer: Tokenizer, prompts: Sequence[str], rule:
 
 
 def _rounds(
-    c: ModelConfig, params: Any, tokenizer: Tokenizer, prompts: Sequence[str], rule: Rule, seeds: Sequence[int], stride: int
+    c: ModelConfig,
+    params: Any,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str | np.ndarray],
+    rule: Rule,
+    seeds: Sequence[int],
+    stride: int,
 ) -> Iterator[list[_Text]]:
     """The texts after each round of ``stride`` tokens, the last one when all have ended."""
     ids, budget = _encoded(c, tokenizer, prompts, rule)
@@ -293,7 +301,7 @@ def generate(
     c: ModelConfig,
     params: Any,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[str | np.ndarray],
     rule: Rule = Rule(),
     seeds: Sequence[int] | None = None,
 ) -> list[Completion]:
@@ -301,6 +309,7 @@ def generate(
 
     Args:
       params: as ``model.init`` gives them, where the work is to be done.
+      prompts: texts, or their ids.
       seeds: one for each prompt, 0, 1, ... by default; a prompt's text depends on its own seed and not on its batch mates.
 
     Raises:
