@@ -66,3 +66,13 @@ def test_fit_speed_prints_ratios(tmp_path):
     lines = {line.strip().split("  ")[0]: line for line in said.splitlines()}
     for name in ("ours, 1 start", "scipy L-BFGS-B, exact gradient, started at the fit"):
         assert re.search(r" [\d,.]+ x", lines[name])
+
+
+@pytest.mark.slow
+def test_eval_speed_prints_a_ratio_and_equal_choices():
+    """Fails when the benchmark rots, or its three contenders choose differently."""
+    require("lm_eval")
+    said = run("eval_speed.py", "--size", "13K", "--context", "256", "--subjects", "1", "--items", "2")
+    rows = {line[:16].strip(): line for line in said.splitlines()[-3:]}
+    assert list(rows) == ["harness", "ours", "harness, engine"]
+    assert all(re.search(r" [\d.]+ +2 of 2 ", line) for line in rows.values())

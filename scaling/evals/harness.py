@@ -269,7 +269,9 @@ def _run(args: argparse.Namespace) -> int:
         version = {"lm_eval": metadata.version("lm_eval"), "limit": args.limit, "at": time.time()}
         runs.append_jsonl(member.path / RESULTS, json.loads(json.dumps(position | version | told, default=str)))
         print(f"{member.id} step {opened.step:,}\n{make_table(results)}")
-        print(f"{make_table(results, 'groups')}\n" * ("groups" in results) + str(member.path / RESULTS), flush=True)
+        if "groups" in results:
+            print(make_table(results, "groups"))
+        print(member.path / RESULTS, flush=True)
     return 0
 
 
