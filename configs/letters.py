@@ -14,7 +14,7 @@ from scaling import sweep
 from scaling.config import default_dict
 
 # argument -> sizes, budget and how many marks of equal distance
-GRIDS = {"": (("110K", "195K", "440K"), 12_000_000, 12), "quick": (("50K",), 400_000, 2)}
+GRIDS = {"": (("110K", "220K", "440K"), 10_000_000, 10), "quick": (("50K",), 400_000, 2)}
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
@@ -29,7 +29,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.batch = "1280 tokens"
     config.evals = marks
     config.model.update(context=160, head_size=16)  # MMLU's header and one question
-    config.data.update(store="tokens/letters", epochs=4.0, val_windows=128)
+    config.data.update(store="tokens/letters", epochs=4.0, val_windows=128, rest=0.1)
     config.lock()
     return config
 
