@@ -6,13 +6,13 @@
 
 harness            its own requests, one per answer, each a whole prompt: padded to few lengths, in batches of like length, by
                    the model's CPU forms, with the softmax at the answer alone
-harness, engine    the same requests through scaling.evals.harness
 ours               scaling.evals: a prefix per subject and a forward per item
+harness, engine    the harness's requests through scaling.evals.harness, which has ours answer them
 
-One core, one process, float32, random parameters (the work does not depend on what they say).  Every contender scores all items
-twice; the first turn has its compilation, the second is what is compared.  Tokens are those of the harness's requests, equal
-for all.  Prompts that are longer than the context lose their left end in all three.  Without ``--data`` items are made of random
-words, as long as MMLU's (5 to 95 % of them from 194 to 1,572 bytes, half of them below 393).
+One core, one process, float32, random parameters (the work does not depend on what they say).  Every contender scores all
+items twice; the first turn has its compilation, the second is what is compared.  Tokens are those of the harness's requests,
+equal for all.  Prompts that are longer than the context lose their left end in all three.  Without ``--data`` items are made of
+random words, about as long as MMLU's (half of its test items are below 395 bytes, 5 % above 1,574).
 """
 
 from __future__ import annotations
@@ -181,6 +181,7 @@ def compare(args: argparse.Namespace, folder: pathlib.Path) -> None:
     engine = Engine(config, params, tokenizer)
     through_engine = harness.language_model(engine)
     truncated: list[bool] = []
+    fed = [0]
 
     def by_harness(lm: Any) -> list[int]:
         found = lm_eval.evaluate(lm, loaded, bootstrap_iters=0)["samples"]
@@ -188,25 +189,24 @@ def compare(args: argparse.Namespace, folder: pathlib.Path) -> None:
         return [int(np.argmax([nats for nats, _ in s["filtered_resps"]])) for samples in in_order for s in samples]
 
     def by_ours() -> list[int]:
-        engine.fed = 0
-        options = args.format, args.shots, "left_truncate"
+        before, options = engine.fed, (args.format, args.shots, "left_truncate")
         scored = [s for t in suite.tasks for s in scoring.score(engine, t, t.splits[TEST], *options).scored]
-        truncated[:] = [s.truncated for s in scored]
+        truncated[:], fed[:] = [s.truncated for s in scored], [engine.fed - before]
         return metrics.choices_made(scored).tolist()
 
     found = in_turns({
-        "harness": lambda: by_harness(apart), "harness, engine": lambda: by_harness(through_engine), "ours": by_ours,
+        "harness": lambda: by_harness(apart), "ours": by_ours, "harness, engine": lambda: by_harness(through_engine),
     })  # fmt: skip
-    report(found, config, suite, apart, engine, truncated)
+    report(found, config, suite, apart, fed[0], sum(truncated))
 
 
-def report(found: Any, config: Any, suite: Any, apart: Any, engine: Any, truncated: list[bool]) -> None:
+def report(found: Any, config: Any, suite: Any, apart: Any, fed: int, truncated: int) -> None:
     """A row for each contender: items and tokens per CPU-second, times the harness's, and equal choices."""
     theirs, reference = found["harness"]
     items, tokens = len(reference), apart.asked // 2  # of one of its two runs
     shape = f"depth {config.depth}, D {config.width}, H {config.heads}, context {config.context}"
-    print(f"\n{shape}; {items} items of {len(suite.tasks)} tasks, {sum(truncated)} longer than the context and cut at the left")
-    print(f"the harness asks {tokens / items:,.0f} tokens an item; our model reads {engine.fed / items:,.0f}, prefixes included")
+    print(f"\n{shape}; {items} items of {len(suite.tasks)} tasks, {truncated} longer than the context and cut at the left")
+    print(f"the harness asks {tokens / items:,.0f} tokens an item; ours reads {fed / items:,.0f}, prefixes included")
     print(f"{apart.seconds / sum(theirs):.0%} of the harness's time is spent in the model")
     print(f"{'':>16} {'items/CPU-s':>12} {'tokens/CPU-s':>13} {'/ harness':>10} {'same choice':>12} {'with compiling':>15}")
     for name, (seconds, choices) in found.items():
@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=50, help="of each subject")
     args = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before XLA counts cores
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # before XLA counts cores
     with tempfile.TemporaryDirectory() as folder:
         compare(args, pathlib.Path(folder))
 

@@ -14,7 +14,7 @@ A prompt and what follows it must fit into the context that the model was traine
 error, and so is a ``max_tokens`` that goes beyond it; without ``max_tokens`` the text may fill the context.
 
 Tokens are made in one compiled loop of up to ``STRIDE`` steps, which ends early when every row has; between two loops the
-host looks for stop strings.  Caches have few lengths, each twice the one before, so that attention reads little that is empty.
+host looks for stop strings.  A cache is doubled when it is full, so that attention reads little that is empty.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from scaling.tokenizer import EOS, PAD, Tokenizer
 
 STRIDE = 32  # tokens between two looks for stop strings
 STREAM_STRIDE = 4  # tokens of a piece when somebody watches
-LEAST_SLOTS = 64  # of a cache; longer ones have powers of two
+LEAST_SLOTS = 64  # of a cache
 PROMPT_MULTIPLE = 32  # prompts are filled up to a multiple of it, so that few lengths are compiled
 
 
@@ -177,9 +177,10 @@ def _grown(state: State, slots: int) -> State:
     return state._replace(cache=model.resized(state.cache, slots))
 
 
-def _slots(needed: int, most: int) -> int:
-    """Of a cache that has room for ``needed`` tokens: few different numbers, so that few programs are compiled."""
-    return min(most, max(LEAST_SLOTS, 1 << (needed - 1).bit_length()))
+def _slots(needed: int, context: int) -> int:
+    """Of a cache that has room for ``needed`` tokens: a power of two, so that few programs are compiled, and no more than a
+    full context takes."""
+    return min(max(LEAST_SLOTS, 1 << (needed - 1).bit_length()), context + PROMPT_MULTIPLE)
 
 
 # ------------------------------------------------------------------------------------------- texts
@@ -223,7 +224,9 @@ def _overlap(text: bytes, stop: bytes) -> int:
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
 
 
-def _encoded(c: ModelConfig, tokenizer: Tokenizer, prompts: Sequence[str], rule: Rule) -> tuple[list[np.ndarray], int]:
+def _encoded(
+    c: ModelConfig, tokenizer: Tokenizer, prompts: Sequence[str | np.ndarray], rule: Rule
+) -> tuple[list[np.ndarray], int]:
     """Ids of each prompt, and how many tokens may be made.
 
     Raises:
@@ -234,7 +237,7 @@ def _encoded(c: ModelConfig, tokenizer: Tokenizer, prompts: Sequence[str], rule:
     for i, prompt in enumerate(prompts, 1):
         name = "prompt" if len(prompts) == 1 else f"prompt {i}"
         try:
-            ids.append(tokenizer.encode(prompt))
+            ids.append(tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
         except UnicodeEncodeError as error:
             problems.append(f"{name}: {error.object[error.start]!r} is a lone surrogate, which no UTF-8 holds; leave it out")
             continue
@@ -254,25 +257,30 @@ def _encoded(c: ModelConfig, tokenizer: Tokenizer, prompts: Sequence[str], rule:
 
 
 def _rounds(
-    c: ModelConfig, params: Any, tokenizer: Tokenizer, prompts: Sequence[str], rule: Rule, seeds: Sequence[int], stride: int
+    c: ModelConfig,
+    params: Any,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str | np.ndarray],
+    rule: Rule,
+    seeds: Sequence[int],
+    stride: int,
 ) -> Iterator[list[_Text]]:
     """The texts after each round of ``stride`` tokens, the last one when all have ended."""
     ids, budget = _encoded(c, tokenizer, prompts, rule)
     longest = max(map(len, ids))
     width = min(c.context, -(-longest // PROMPT_MULTIPLE) * PROMPT_MULTIPLE)
-    most = width + budget
     tokens_BT = np.stack([np.pad(x, (0, width - len(x)), constant_values=PAD) for x in ids])
     texts = [_Text(tokenizer, rule.stop) for _ in ids]
     keys_B = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
     knobs = {"temperature": np.float32(rule.temperature)} if rule.temperature else {}
     knobs |= {"top_p": np.float32(rule.top_p)} if rule.top_p < 1 else {}
     vocab = min(c.vocab_size, tokenizer.vocab_size)
-    slots = _slots(width + min(budget, stride), most)
+    slots = _slots(width + min(budget, stride), c.context)
     state = start(c, params, tokens_BT, np.array([len(x) for x in ids], np.int32), slots)
     made = 0
     while True:
         if width + made == slots:
-            slots = _slots(slots + 1, most)
+            slots = _slots(slots + 1, c.context)
             state = _grown(state, slots)
         limit = min(stride, budget - made, slots - width - made)
         state, tokens, count = advance(c, params, state, keys_B, knobs, rule.top_k, vocab, np.int32(limit))
@@ -293,7 +301,7 @@ def generate(
     c: ModelConfig,
     params: Any,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[str | np.ndarray],
     rule: Rule = Rule(),
     seeds: Sequence[int] | None = None,
 ) -> list[Completion]:
@@ -301,6 +309,7 @@ def generate(
 
     Args:
       params: as ``model.init`` gives them, where the work is to be done.
+      prompts: texts, or their ids.
       seeds: one for each prompt, 0, 1, ... by default; a prompt's text depends on its own seed and not on its batch mates.
 
     Raises:
@@ -366,7 +375,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stream", action="store_true", help="print as it comes; one prompt only")
 
     def run() -> int:
-        from scaling import members
+        from scaling import members, train
 
         args = parser.parse_args(sys.argv[1:] if argv is None else argv)
         prompts = _prompts(args.prompt, args.prompts_file)
@@ -378,6 +387,7 @@ def main(argv: list[str] | None = None) -> int:
         if problems := rule.problems() + ([] if prompts else ["no prompt: give --prompt or --prompts-file"]):
             raise ConfigError(problems, "decode")
         config, params, tokenizer, *_ = members.open_member(args.run, args.step)
+        train.set_up_jax(config.machine)
         params = jax.device_put(params, jax.devices()[0])
         if args.stream:
             print(prompts[0], end="", flush=True)

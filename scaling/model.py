@@ -420,7 +420,7 @@ def extend(
         # Padding sees itself: a softmax over nothing is no number, and no number times a weight of zero is none either.
         allowed_BTS = (real[:, None] & np.tri(T, dtype=bool)) | np.eye(T, dtype=bool)
     at_once = old > 0 and T == 1  # one token is written into its slot and then read there: nothing is copied
-    if old:
+    if old and allowed_BTS is not None:
         seen_BTS = jnp.broadcast_to(cache.filled_BS[:, None], (B, T, old))
         if at_once:
             allowed_BTS = jax.lax.dynamic_update_slice_in_dim(seen_BTS, allowed_BTS, cache.used, 2)

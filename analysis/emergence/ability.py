@@ -18,7 +18,7 @@ class Ability:
       chance: of a guess; 0 for exact match.
       flops: training compute of each model.
       hits: expected number of right answers, score times ``n``.
-      n: items asked, per model; NaN where a published score comes without (then ``identify`` by over-dispersion alone).
+      n: items asked, per model; NaN where the model was not asked.
       loss: pre-training loss, nats per token (or bits per byte, named in ``loss_name``).
       n_params: of each model.
       clusters: models of one trunk share one.
@@ -27,6 +27,8 @@ class Ability:
         'brier', 'edit' (token edit distance); the first is the one that the mirage test uses.
       length: tokens of an answer, for exact match as a product of per-token probabilities; None where unknown.
       group, source: for captions.
+      counted: False where ``n`` is a guess (a published score that comes without): how sure a score is then follows from the
+        scatter about the shapes alone.
     """
 
     task: str
@@ -44,6 +46,7 @@ class Ability:
     group: str = ""
     source: str = ""
     loss_name: str = "loss"
+    counted: bool = True
 
     @property
     def score(self) -> np.ndarray:

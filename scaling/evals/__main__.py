@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         cells = ask.cells()
         todo = _checkpoints(args.run, args.step)
-        console = rich.console.Console(stderr=False)
+        console = rich.console.Console(width=None if sys.stdout.isatty() else 160)
         for note in ask.suite.notes:
             print(f"note: {note}", flush=True)
         items = sum(len(c.items) for c in cells)

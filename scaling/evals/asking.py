@@ -7,6 +7,7 @@ checkpoint.  What the records have already, of the same items asked the same way
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -121,7 +122,7 @@ def run(
         row = before.get(_key(cell, position))
         there = row is not None and row["items_digest"] == cell.digest
         if row is None or not there:
-            row = _score(engine, cell, position, folder, keep_items, lambda n, cell=cell: advance(cell, n))
+            row = _score(engine, cell, position, folder, keep_items, functools.partial(advance, cell))
         else:
             advance(cell, len(cell.items))
         of_way.setdefault(cell.way, []).append(row)

@@ -99,7 +99,10 @@ def _score(
     """
     tokens_BT, positions_BT, branch_BT, at_BT, target_BT = rows_5BT
     B, T = tokens_BT.shape
-    cache = model.empty_cache(config, B, 0) if prefix is None else model.rows_of(prefix, np.zeros(B, np.int32))
+    if prefix is None:
+        cache = model.empty_cache(config, B, 0)
+    else:  # the cache after these tokens is not used, so they need no slots of their own, but ``extend`` wants T of them
+        cache = model.resized(model.rows_of(prefix, np.zeros(B, np.int32)), max(prefix.slots, T))
     tree = {}
     if forks:
         visible_BTS = (branch_BT[:, None, :] == 0) | (branch_BT[:, None, :] == branch_BT[:, :, None])

@@ -25,12 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaling import cli, decode, runs, units
+from scaling import cli, runs, units
 from scaling.evals.items import TaskError
 from scaling.store import StoreError
 from scaling.tokenizer import EOS, VocabularyError
 
 if TYPE_CHECKING:
+    from scaling import decode
     from scaling.evals.engine import Engine
 
 RESULTS = "harness.jsonl"
@@ -58,6 +59,8 @@ def language_model(engine: Engine) -> Any:
     from lm_eval.api.model import TemplateLM
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
     from tqdm import tqdm
+
+    from scaling import decode
 
     context = engine.config.context
 
@@ -99,7 +102,7 @@ def language_model(engine: Engine) -> Any:
         def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
             by_rule: dict[decode.Rule, list[int]] = {}
             for i, request in enumerate(requests):
-                by_rule.setdefault(_rule(request.args[1], context), []).append(i)
+                by_rule.setdefault(rule_of(request.args[1], context), []).append(i)
             texts = [""] * len(requests)
             with tqdm(total=len(requests), desc="generations", disable=disable_tqdm) as bar:
                 for rule, indices in by_rule.items():
@@ -119,13 +122,15 @@ def language_model(engine: Engine) -> Any:
     return LadderModel()
 
 
-def _rule(asked: dict[str, Any], context: int) -> decode.Rule:
+def rule_of(asked: dict[str, Any], context: int) -> decode.Rule:
     """What a task's ``generation_kwargs`` mean here.
 
     Raises:
       TaskError: for a setting that ``scaling.decode`` does not have, and for more tokens than leave room for a prompt.
     """
     from lm_eval.models.utils import normalize_gen_kwargs
+
+    from scaling import decode
 
     given: dict[str, Any] = dict(normalize_gen_kwargs(asked))
     until, room, temperature = given.pop("until"), given.pop("max_gen_toks"), float(given.pop("temperature", 0.0))

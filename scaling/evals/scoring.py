@@ -74,7 +74,7 @@ def score(
     format: str,
     shots: int = 0,
     fit: str = "drop_shots",
-    advance: Callable[[int], None] = lambda n: None,
+    advance: Callable[[float], None] = lambda n: None,
 ) -> Outcome:
     """Asks a model all ``items`` of a task.
 

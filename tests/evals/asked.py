@@ -14,9 +14,9 @@ from scaling.evals.items import Item, Task
 from scaling.evals.trees import Asked
 from scaling.tokenizer import Tokenizer, byte_tokenizer
 
-CONTEXT = 64
+CONTEXT = 96
 VOCAB = 330
-WORDS = "amber basin cedar delta ember fjord grove heron islet".split()
+WORDS = ["amber", "basin", "cedar", "delta", "ember", "fjord", "grove", "heron", "islet"]
 
 
 def config(**fields: Any) -> Any:
@@ -26,10 +26,10 @@ def config(**fields: Any) -> Any:
 
 
 def engine(tokenizer: Tokenizer | None = None, **fields: Any) -> Engine:
-    """Of random parameters; small batches, so that a few items make several, and prefixes are worth sharing."""
+    """Of random parameters; small batches, so that a few items make several; one length for all; prefixes are worth sharing."""
     tokenizer = tokenizer or byte_tokenizer()
     c = config()
-    small = {"batch_tokens": 128, "shape_worth": 256, "least_saved": 16} | fields
+    small = {"batch_tokens": 128, "shape_worth": 1 << 20, "least_saved": 16} | fields
     return Engine(c, tiny.wide_params(c, std=0.15), tokenizer, **small)
 
 

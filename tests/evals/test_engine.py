@@ -32,7 +32,7 @@ def pairs_of(tokenizer: Tokenizer) -> list[tuple[np.ndarray, np.ndarray]]:
 def test_scores_are_those_of_one_forward_per_option(kind: str, bpe: Tokenizer) -> None:
     """Fails when a branch sees another, a prefix is cut at the wrong token, or a bucket's padding is read."""
     tokenizer = byte_tokenizer() if kind == "bytes" else bpe
-    e, pairs = asked.engine(tokenizer), pairs_of(tokenizer)
+    e, pairs = asked.engine(tokenizer, shape_worth=256), pairs_of(tokenizer)
     got, plain = e.loglikelihoods(pairs), [asked.plainly(e, *pair) for pair in pairs]
     np.testing.assert_allclose([nats for nats, _ in got], [nats for nats, _ in plain], rtol=1e-5, atol=1e-5)
     assert [greedy for _, greedy in got] == [greedy for _, greedy in plain]
@@ -92,8 +92,8 @@ def test_other_parameters_compile_nothing() -> None:
 def test_a_continuation_beyond_the_context_is_refused() -> None:
     """Fails when tokens that nothing predicts are left out of a sum in silence."""
     e = asked.engine()
-    with pytest.raises(ValueError, match="a continuation of 65 tokens; the model's context of 64"):
-        e.loglikelihoods([(e.tokenizer.encode("a"), e.tokenizer.encode("b" * 65))])
+    with pytest.raises(ValueError, match="a continuation of 97 tokens; the model's context of 96"):
+        e.loglikelihoods([(e.tokenizer.encode("a"), e.tokenizer.encode("b" * 97))])
 
 
 @pytest.mark.parametrize("context, continuation", [("a b", " c"), ("a b ", "c"), ("Question:\n", " c"), ("", "c")])

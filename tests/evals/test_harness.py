@@ -14,7 +14,7 @@ import pytest
 import tiny
 from oracles import harness_tasks
 
-from scaling import model
+from scaling import decode, model
 from scaling.config import model_config
 from scaling.evals import engine, harness, layouts, metrics, prompts, scoring
 from scaling.evals.items import TEST, Item, Task, TaskError, Template
@@ -29,7 +29,7 @@ TEXTS = (
     {"text": "the loss of a model falls with its", "last": " size"},
     {"text": "größer ist besser, sagt man; " * 120 + "sagt", "last": " man"},
 )
-ROOM = 8  # tokens to generate
+ROOM, STOP = 8, "QI"  # tokens to generate; what the third of the texts comes to and the others do not
 
 
 class Plain:
@@ -90,7 +90,11 @@ def results(small: engine.Engine, texts: list[dict[str, str]], tmp_path_factory:
         folder, "documents", TEXTS, output_type="loglikelihood_rolling", doc_to_text="", doc_to_target="{{text}}",
         metric_list=[{"metric": "bits_per_byte"}],
     )  # fmt: skip
-    tasks = ["last_words", "documents"]
+    harness_tasks.write_task(
+        folder, "generated", [{"text": row["text"]} for row in texts], output_type="generate_until", doc_to_text="{{text}}",
+        doc_to_target="", generation_kwargs={"until": [STOP], "max_gen_toks": ROOM}, metric_list=[{"metric": "exact_match"}],
+    )  # fmt: skip
+    tasks = ["last_words", "documents", "generated"]
     if MMLU.is_dir():
         for shots in (0, 5):
             subjects = {s: (rows(s, "dev"), rows(s, "test")[:n]) for s, n in SUBJECTS.items()}
@@ -176,6 +180,28 @@ def test_bits_per_byte_of_texts_longer_than_the_context(small, plain, results):
     assert results["results"]["documents"]["bits_per_byte,none"] == pytest.approx(-total / math.log(2) / n_bytes, rel=1e-5)
 
 
+def test_generations_agree_with_the_plain_model(plain, texts, results):
+    """Fails when a generation goes on from another prompt or another end of a long one, is not greedy, runs on behind a stop
+    string or stops without one, or comes back in another order."""
+    samples = sorted(results["samples"]["generated"], key=lambda sample: sample["doc_id"])
+    whole = [plain.goes_on(row["text"]) for row in texts]
+    assert [STOP in text for text in whole] == [False, False, True]
+    assert [sample["resps"][0][0] for sample in samples] == [text.partition(STOP)[0] for text in whole]
+
+
+def test_what_a_generation_is_asked_for():
+    """Fails when a name or a default of the harness's is taken for another, or a setting that we do not have is passed over."""
+    harness_tasks.evaluator()
+    assert harness.rule_of({"until": "\n", "max_new_tokens": 4}, 64) == decode.Rule(4, stop=("\n",))
+    drawn = {"until": ["a", ""], "max_gen_toks": 4, "do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0}
+    assert harness.rule_of(drawn, 64) == decode.Rule(4, 0.7, None, 0.9, ("a",))
+    assert harness.rule_of(drawn | {"do_sample": False}, 64) == decode.Rule(4, stop=("a",))
+    with pytest.raises(TaskError, match=r"max_gen_toks=256: leaves no room .* context of 64; .*--gen-kwargs max_gen_toks=16"):
+        harness.rule_of({"until": ["a"]}, 64)
+    with pytest.raises(TaskError, match=r"{'num_beams': 4}: not among until"):
+        harness.rule_of({"num_beams": 4, "max_gen_toks": 4}, 64)
+
+
 def test_what_cannot_be_asked_is_told(small, tmp_path, monkeypatch):
     """Fails when an unknown task, a missing folder or file, or the missing package ends in another error than ours."""
     harness_tasks.write_task(tmp_path, "mine", TEXTS, output_type="loglikelihood", doc_to_text="{{text}}", doc_to_target="size")
@@ -184,7 +210,7 @@ def test_what_cannot_be_asked_is_told(small, tmp_path, monkeypatch):
     (tmp_path / "mine.jsonl").unlink()
     with pytest.raises(TaskError, match=r"--tasks mine: data cannot be loaded \(.*mine\.jsonl"):
         harness.evaluate(small, ["mine"], include_path=tmp_path)
-    with pytest.raises(TaskError, match="--include-path .*nowhere: no such folder"):
+    with pytest.raises(TaskError, match=r"--include-path .*nowhere: no such folder"):
         harness.evaluate(small, ["mine"], include_path=tmp_path / "nowhere")
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(TaskError, match=r"pip install 'scalingladder\[harness\]'"):

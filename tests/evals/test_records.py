@@ -81,7 +81,7 @@ def test_an_evaluation_that_ends_early_leaves_what_it_had(tmp_path: pathlib.Path
 def test_the_trainer_scores_what_it_has_in_hand(tmp_path: pathlib.Path) -> None:
     """Fails when a later step replaces an earlier one, or the parameters at hand are not those that are scored."""
     e = asked.engine()
-    ask, halves = Ask(suite()), {k: v for k, v in e.params.items()} | {"head": 0 * e.params["head"]}
+    ask, halves = Ask(suite(), ("letter",)), dict(e.params) | {"head": 0 * e.params["head"]}
     first = asking.score_now(e.config, e.params, e.tokenizer, ask, POSITION, tmp_path, keep_items=False)
     second = asking.score_now(e.config, halves, e.tokenizer, ask, Position(20, 1280, 2e6), tmp_path, keep_items=False)
     assert first[0]["metrics"]["nll"] != second[0]["metrics"]["nll"] and first[0]["items_file"] is None

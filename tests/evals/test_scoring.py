@@ -41,24 +41,23 @@ def uniform(tokenizer: Tokenizer | None = None):
     return dataclasses.replace(e, params=params)
 
 
-@pytest.mark.parametrize("format", ["cloze", "letter"])
-@pytest.mark.parametrize("shots", [0, 1])
-def test_scores_are_those_of_the_prompt_scored_plainly(format: str, shots: int, bpe: Tokenizer) -> None:
+@pytest.mark.parametrize("format, kind", [("cloze", "bytes"), ("cloze", "bpe"), ("letter", "bpe")])
+def test_scores_are_those_of_the_prompt_scored_plainly(format: str, kind: str, bpe: Tokenizer) -> None:
     """Fails when a prompt is put together or cut into tokens otherwise than whole."""
-    for tokenizer in (byte_tokenizer(), bpe):
-        e, task = asked.engine(tokenizer), asked.task(4)
-        outcome = scoring.score(e, task, task.splits["test"], format, shots, fit="left_truncate")
-        for item, s in zip(task.splits["test"], outcome.scored, strict=True):
-            request = prompts.request(task, item, format, shots)
-            for (context, continuation), nats, n in zip(request.options, s.loglikelihoods, s.tokens, strict=True):
-                whole = tokenizer.encode(request.prefix + context + continuation)
-                alone = tokenizer.encode(request.prefix + context)
-                assert n == len(whole) - len(alone)
-                assert nats == pytest.approx(asked.plainly(e, alone, whole[len(alone) :])[0], rel=1e-5, abs=1e-5)
-            if format == "cloze":
-                bare, _ = asked.plainly(e, tokenizer.encode("Answer:"), tokenizer.encode(request.options[0][1]))
-                assert s.unconditional[0] == pytest.approx(bare, rel=1e-5, abs=1e-5)
-                assert s.n_bytes == s.characters == tuple(map(len, item.choices))
+    tokenizer = bpe if kind == "bpe" else byte_tokenizer()
+    e, task = asked.engine(tokenizer), asked.task(4)
+    outcome = scoring.score(e, task, task.splits["test"], format, 1, fit="left_truncate")
+    for item, s in zip(task.splits["test"], outcome.scored, strict=True):
+        request = prompts.request(task, item, format, 1)
+        for (context, continuation), nats, n in zip(request.options, s.loglikelihoods, s.tokens, strict=True):
+            whole = tokenizer.encode(request.prefix + context + continuation)
+            alone = tokenizer.encode(request.prefix + context)
+            assert n == len(whole) - len(alone)
+            assert nats == pytest.approx(asked.plainly(e, alone, whole[len(alone) :])[0], rel=1e-5, abs=1e-5)
+        if format == "cloze":
+            bare, _ = asked.plainly(e, tokenizer.encode("Answer:"), tokenizer.encode(request.options[0][1]))
+            assert s.unconditional[0] == pytest.approx(bare, rel=1e-5, abs=1e-5)
+            assert s.n_bytes == s.characters == tuple(map(len, item.choices))
 
 
 def test_a_uniform_model_scores_chance() -> None:
@@ -80,7 +79,9 @@ def test_an_oracle_is_always_right_and_other_labels_leave_it_at_chance() -> None
     scored = scoring.score(oracle, task, items, "cloze").scored
     assert metrics.of(scored, "cloze", task)["acc"].value == 1.0
     labels = np.random.default_rng(0).integers(0, 4, len(items))
-    wrong = [dataclasses.replace(s, item=dataclasses.replace(s.item, answer=int(a))) for s, a in zip(scored, labels, strict=True)]
+    wrong = [
+        dataclasses.replace(s, item=dataclasses.replace(s.item, answer=int(a))) for s, a in zip(scored, labels, strict=True)
+    ]
     acc = metrics.of(wrong, "cloze", task)["acc"]
     assert abs(acc.value - 0.25) < 3 * acc.stderr
 
@@ -111,8 +112,8 @@ def test_a_prompt_too_long_without_shots_is_cut() -> None:
     """Fails when ``drop_shots`` loops for ever, or leaves out an item that it could score."""
     task = asked.task(3, pad=80)
     outcome = scoring.score(asked.engine(), task, task.splits["test"], "cloze", 1)
-    assert [(s.shots, s.truncated) for s in outcome.scored][0] == (0, True)
-    with pytest.raises(TaskError, match="words: none of its 1 prompts fits the model's context of 64 tokens"):
+    assert (outcome.scored[0].shots, outcome.scored[0].truncated) == (0, True)
+    with pytest.raises(TaskError, match="words: none of its 1 prompts fits the model's context of 96 tokens"):
         scoring.score(asked.engine(), task, task.splits["test"][:1], "cloze", 1, "skip")
 
 
@@ -127,5 +128,18 @@ def test_letters_of_two_tokens_are_added_and_told(bpe: Tokenizer) -> None:
 def test_an_unknown_fit_is_refused_with_the_known_ones() -> None:
     """Fails when a misspelt fit is taken for another."""
     task = asked.task(1)
-    with pytest.raises(TaskError, match='choose of drop_shots, left_truncate, skip.* Did you mean "drop_shots"'):
+    with pytest.raises(TaskError, match=r'choose of drop_shots, left_truncate, skip.* Did you mean "drop_shots"'):
         scoring.score(asked.engine(), task, task.splits["test"], "cloze", 0, "drop_shot")
+
+
+def test_generation_is_greedy_and_stops() -> None:
+    """Fails when a generated token is not the likeliest, the stop string is kept, or texts are given to other items."""
+    e, task = asked.engine(), asked.task(3)
+    items = task.splits["test"]
+    scored = scoring.score(e, task, items, "generate").scored
+    for item, s in zip(items, scored, strict=True):
+        assert s.generated is not None and "\n" not in s.generated and len(s.loglikelihoods) == 1
+        ids = e.tokenizer.encode(prompts.request(task, item, "generate", 0).generate)
+        first = s.generated.encode()[:1]
+        best = asked.logs(e, asked.asked(ids, ids[:1], asked.CONTEXT))[0][: e.tokenizer.vocab_size].argmax()
+        assert e.tokenizer.decode_bytes([int(best)]).rstrip(b"\n") == first

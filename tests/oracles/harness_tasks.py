@@ -20,7 +20,9 @@ def evaluator() -> Any:
     return require("lm_eval")
 
 
-def write_mmlu(folder: pathlib.Path, name: str, subjects: Mapping[str, tuple[Sequence[Row], Sequence[Row]]], shots: int) -> None:
+def write_mmlu(
+    folder: pathlib.Path, name: str, subjects: Mapping[str, tuple[Sequence[Row], Sequence[Row]]], shots: int
+) -> None:
     """A group ``name`` of a task ``<name>_<subject>`` for each subject's dev and test rows, asked with ``shots``."""
     for subject, (dev, test) in subjects.items():
         files = {}
