@@ -62,7 +62,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     if arg in ("", "bpe"):
         config.model.head_size = 16
     if arg in ("", "quick"):
-        config.data.mixture = MIXTURE
+        config.data.update(mixture=MIXTURE, loss_of=MIXTURE[0][0])  # laws are of the loss on held-out prose
     if arg == "bpe":
         config.data.update(vocab="1024", store="tokens/apidocs-1024")
     if arg == "tpu":

@@ -1,7 +1,7 @@
 """When does a model learn to answer with a letter?  MMLU's own format, in which small models stay at chance for long.
 
     python -m scaling.launch --sweep letters.py
-    python -m scaling.evals --run runs/letters --suite laptop --tasks codes homes --formats cloze letter --shots 0 --marks all
+    python -m scaling.evals --run runs/letters --suite laptop --tasks codes,homes --formats cloze,letter --shots 0 --step all
 
 (none)  3 sizes x MARKS of training on two subjects of the laptop suite (codes and homes), four documents in five as MMLU puts
         them (the store tokens/letters, made when it is missing).
