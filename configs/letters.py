@@ -3,9 +3,18 @@
     python -m scaling.launch --sweep letters.py
     python -m scaling.evals --run runs/letters --suite laptop --tasks codes,homes --formats cloze,letter --shots 0 --step all
 
-(none)  3 sizes x MARKS of training on two subjects of the laptop suite (codes and homes), four documents in five as MMLU puts
-        them (the store tokens/letters, made when it is missing).
-quick   one size, two marks.
+(none)  3 sizes, 10M bytes each, of two subjects of the laptop suite (codes and homes), four documents in five as MMLU puts them
+        (the store tokens/letters, made when it is missing), a checkpoint every 1M: about 45 minutes on one core.
+quick   one size, two marks: a smoke test.
+
+Targets outside of answers weigh a tenth (`data.rest`): a letter is one byte in fifty of such a document.  What was seen before,
+at 195K parameters, cloze and letter accuracy (128 test items each of codes and homes, 0-shot):
+
+    all targets weigh alike, after 2M, 4M, 8M bytes    cloze 0.49 1.00 1.00   letter 0.27 0.25 0.29
+    the rest weighs 0.05, after 1.5M, 3M, 5M bytes     cloze 0.99 1.00 1.00   letter 0.24 0.30 0.28
+
+With a weight of 0.1, 110K parameters after 10M bytes: cloze 1.00, letter 0.253 (600 items, nats of the letter 1.387; ln 4 is
+1.386): what is known perfectly is not yet answered with a letter.
 """
 
 import ml_collections
