@@ -106,6 +106,7 @@ class DataConfig:
     vocab: str = "bytes"  # 'bytes', or the size of a BPE vocabulary
     epochs: float = 1.0  # how often a store may be seen; a budget beyond it is refused
     val_windows: int = 512  # of each store; fixed, the same on every rung
+    rest: float = 1.0  # training loss weight of targets outside of answers, which reach from a colon to the end of the line
     loss_of: str = ""  # the store of a mixture whose own loss is the run's, in training and validation; empty: the mixture's
 
     @property
@@ -258,6 +259,8 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     tree = to_dict(config)
     del tree["run_dir"], tree["machine"], tree["probe"], tree["data"]["store"]
     mixture, loss_of = tree["data"].pop("mixture"), tree["data"].pop("loss_of")
+    if tree["data"]["rest"] == 1.0:
+        del tree["data"]["rest"]  # runs of before there was a choice keep their digests
     if loss_of:
         tree["data"]["loss_of"] = [path for path, _ in mixture].index(loss_of)
     if mixture:
@@ -439,6 +442,10 @@ def _check_train(c: TrainConfig, problems: list[str]) -> None:
     _check_probe(c.probe, problems)
     if c.data.epochs <= 0:
         problems.append(f"data.epochs={c.data.epochs}: must be positive")
+    if not 0 < c.data.rest <= 1:
+        problems.append(f"data.rest={c.data.rest:g}: must be above 0, at most 1")
+    elif c.data.rest != 1 and c.data.vocab != "bytes":
+        problems.append(f"data.rest={c.data.rest:g}: answers are told by their bytes; use data.vocab='bytes', or data.rest=1")
     if not 1 <= c.data.val_windows <= 512:
         problems.append(f"data.val_windows={c.data.val_windows}: must be from 1 to 512")
     if c.evals < 1:

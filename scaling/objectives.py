@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from scaling.tokenizer import SPECIALS
+
 
 class Example(NamedTuple):
     """What a model reads and what it is scored on; a weight of 0 leaves a target out of the loss."""
@@ -17,10 +19,21 @@ class Example(NamedTuple):
     weights_BT: Array
 
 
-def next_token(windows: Array) -> Example:
-    """Causal language modelling: windows (B, T + 1) give T inputs and their T successors."""
-    targets_BT = windows[:, 1:]
-    return Example(windows[:, :-1], targets_BT, jnp.ones(targets_BT.shape, jnp.float32))
+COLON, NEWLINE = (ord(c) + SPECIALS for c in ":\n")  # of bytes
+
+
+def next_token(windows: Array, rest: float = 1.0) -> Example:
+    """Causal language modelling: windows (B, T + 1) give T inputs and their T successors.
+
+    Targets outside of answers have the weight ``rest``; an answer reaches from a colon to the end of its line.  Other than 1 it
+    is for stores of bytes (``DataConfig.rest``).
+    """
+    inputs_BT, targets_BT = windows[:, :-1], windows[:, 1:]
+    if rest == 1.0:
+        return Example(inputs_BT, targets_BT, jnp.ones(targets_BT.shape, jnp.float32))
+    places_T = jnp.arange(1, inputs_BT.shape[1] + 1)
+    colon_BT, newline_BT = (jax.lax.cummax(jnp.where(inputs_BT == byte, places_T, 0), axis=1) for byte in (COLON, NEWLINE))
+    return Example(inputs_BT, targets_BT, jnp.where(colon_BT > newline_BT, 1.0, rest))
 
 
 def cross_entropy(logits_BTV: Array, targets_BT: Array) -> tuple[Array, Array]:

@@ -52,7 +52,7 @@ def loss_fn(
     config: TrainConfig, params: Any, windows: Array, forms: model.Forms, key: Array | None
 ) -> tuple[Array, tuple[Array, Array | None]]:
     """Mean nats per target over windows (B, T + 1), with and (second) without z-loss; last ``Metrics.loss_B``."""
-    example = objectives.next_token(windows)
+    example = objectives.next_token(windows, config.data.rest)
     logits_BTV = model.apply(config.model, params, example.inputs_BT, dropout_key=key, forms=forms)
     nats_BT, log_z_BT = objectives.cross_entropy(logits_BTV, example.targets_BT)
     total = example.weights_BT.sum()
