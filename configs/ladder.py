@@ -79,6 +79,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         config.model.head_size = 16
     if arg in ("", "quick"):
         config.data.update(mixture=MIXTURE, loss_of=MIXTURE[0][0])  # laws are of the loss on held-out prose
+        config.probe.update(suite="laptop", formats=("cloze", "generate", "cot"), shots=(0, 5), items=200, marks=False)
     if arg == "bpe":
         config.data.update(vocab="1024", store="tokens/apidocs-1024")
     if arg == "tpu":

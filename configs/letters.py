@@ -39,6 +39,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.evals = marks
     config.model.update(context=160, head_size=16)  # MMLU's header and one question
     config.data.update(store="tokens/letters", epochs=4.0, val_windows=128, rest=0.1)
+    config.probe.update(suite="laptop", tasks=("codes", "homes"), formats=("cloze", "letter"))
     config.lock()
     return config
 

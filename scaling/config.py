@@ -148,13 +148,14 @@ class MachineConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ProbeConfig:
-    """What a run is asked while it trains (``scaling.evals``), at its marks and its end; it changes no weight."""
+    """What a run is asked at its end, and at its marks while it trains (``scaling.evals``); it changes no weight."""
 
     suite: str = ""  # 'laptop', a folder of tasks, 'hf:NAME'; empty: nothing is asked
     tasks: tuple[str, ...] = ()  # of the suite; empty: all
     formats: tuple[str, ...] = ("cloze",)
-    shots: tuple[int, ...] = (0,)
+    shots: tuple[int, ...] = (0,)  # of formats that generate, which costs most, only the largest number
     items: int = 500  # of each task, at most
+    marks: bool = True  # whether at each of ``TrainConfig.marks`` too
 
 
 @dataclasses.dataclass(frozen=True)

@@ -100,8 +100,8 @@ class _Pending(NamedTuple):
 class Run:
     """The state of one attempt: what the loop reads and writes."""
 
-    def __init__(self, job: Job, programs: step.Programs, device: dict[str, Any], ask: Ask | None, chrono: Chrono):
-        self.job, self.chrono, self.programs, self.ask = job, chrono, programs, ask
+    def __init__(self, job: Job, programs: step.Programs, device: dict[str, Any], asks: tuple[Ask, ...], chrono: Chrono):
+        self.job, self.chrono, self.programs, self.asks = job, chrono, programs, asks
         self.lead = jax.process_index() == 0  # the one process of a run that writes its small files
         self.peak = device["peak_flops"] and device["peak_flops"] * programs.mesh.size
         context = job.config.model.context
@@ -212,7 +212,7 @@ class Run:
         params = self.state.params
         if jax.process_count() > 1:  # every process gives its part, the first one asks
             params = multihost_utils.process_allgather(params, tiled=True)
-        if self.ask is None:
+        if not self.lead:
             return
         from scaling.evals import asking  # SciPy comes with it, which a run that asks nothing does not need
 
@@ -220,11 +220,11 @@ class Run:
             position = asking.Position(**self._position(self.at))
             tokenizer = self.job.data.stores[0].tokenizer
             try:
-                rows = asking.score_now(self.job.config.model, params, tokenizer, self.ask, position, self.job.run_dir)
+                for ask in self.asks:
+                    rows = asking.score_now(self.job.config.model, params, tokenizer, ask, position, self.job.run_dir)
+                    print("\n".join(f"step {self.at:,}  {line}" for line in asking.in_words(rows)), flush=True)
             except TaskError as error:
                 print(f"step {self.at:,}  not asked: {error}", flush=True)
-            else:
-                print("\n".join(f"step {self.at:,}  {line}" for line in asking.in_words(rows)), flush=True)
 
     def _window_nats(self) -> Iterator[np.ndarray]:
         """Nats per window, a batch at a time; the last batch is filled up with its first window."""
@@ -289,7 +289,7 @@ class Run:
                     return cause
                 if evaluate:
                     self.validate()
-                if self.at in plan.marks and self.at < plan.steps:
+                if job.config.probe.marks and self.at in plan.marks and self.at < plan.steps:
                     self.probe()
                 if save:
                     self.save()
@@ -357,7 +357,7 @@ class Opened(NamedTuple):
     job: Job
     programs: step.Programs
     device: dict[str, Any]
-    ask: Ask | None  # of the first process alone
+    asks: tuple[Ask, ...]  # of the tasks in config.probe, for the first process
 
 
 def open_run(job: Job, held: contextlib.ExitStack) -> Opened | int:
@@ -384,16 +384,16 @@ def open_run(job: Job, held: contextlib.ExitStack) -> Opened | int:
     device = peak_flops()
     programs = step.make_programs(job.config, partition.make_mesh(job.config.machine, job.rows))
     partition.process_block(programs.mesh)
-    ask = _ask(job.config.probe) if lead else None
+    asks = _asks(job.config.probe) if lead else ()
     if lead:
         jobs.open_run_dir(job, device)
         print(job.summary(), flush=True)
-    return Opened(job, programs, device, ask)
+    return Opened(job, programs, device, asks)
 
 
-def _ask(probe: config.ProbeConfig) -> Ask | None:
+def _asks(probe: config.ProbeConfig) -> tuple[Ask, ...]:
     if not probe.suite:
-        return None
+        return ()
     from scaling.evals import asking
 
     return asking.of_config(probe)

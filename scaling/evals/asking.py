@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from scaling.config import ModelConfig, ProbeConfig
 from scaling.evals import metrics, prompts, records, scoring, suites
 from scaling.evals.engine import Engine
-from scaling.evals.items import FORMATS, TEST, Item, Suite, Task, TaskError
+from scaling.evals.items import FORMATS, GENERATED, TEST, Item, Suite, Task, TaskError
 from scaling.evals.records import Position, Way
 from scaling.tokenizer import Tokenizer
 from scaling.units import did_you_mean
@@ -78,15 +78,19 @@ class Ask:
         return out
 
 
-def of_config(probe: ProbeConfig) -> Ask:
-    """What a run is asked while it trains.
+def of_config(probe: ProbeConfig) -> tuple[Ask, ...]:
+    """What a run is asked.
 
     Raises:
       TaskError: where there is no such suite, or it cannot be asked so.
     """
-    ask = Ask(suites.find(probe.suite, probe.tasks), probe.formats, probe.shots, limit=probe.items)
-    ask.cells()
-    return ask
+    suite = suites.find(probe.suite, probe.tasks)
+    chosen = [f for f in probe.formats if f not in GENERATED], [f for f in probe.formats if f in GENERATED]
+    ways = zip(chosen, (probe.shots, (max(probe.shots),)), strict=True)
+    out = tuple(Ask(suite, tuple(formats), shots, limit=probe.items) for formats, shots in ways if formats)
+    for ask in out:
+        ask.cells()
+    return out
 
 
 class Done(NamedTuple):

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 FORMATS = ("cloze", "letter", "generate", "cot")
+GENERATED = ("generate", "cot")  # of them: the model writes its answer
 DEV, VAL, TEST = "dev", "val", "test"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

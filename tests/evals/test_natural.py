@@ -22,7 +22,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
     random = Random(0)
     syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
     words = ["".join(random.choices(syllables, k=random.randint(2, 4))) + random.choice(("", "s", "ing")) for _ in range(900)]
-    shared = "Every document of this corpus repeats the same long sentence about words that are common to all and ends on words."
+    shared = "Every document of this corpus repeats the same long sentence about words that are common to all and end on words."
     for number in range(45):
         topic = random.sample(words, 120)
         lines = []

@@ -18,7 +18,7 @@ from scaling.evals.items import DEV, FORMATS, TEST, VAL, Item, Template
 
 TRAIN, UNUSED = "train", "unused"
 # What a byte model reads is short, so that six questions fit into 192 bytes: at most 31 bytes each, newline included.
-TEMPLATE = Template(question="{q}:", delimiter=" ", separator="\n", cot="{cot} =", stop=("\n",), bare=":", strip=False)
+TEMPLATE = Template(question="{q}:", delimiter=" ", separator="\n", cot="{cot} =", stop=("\n",), bare="", strip=False)
 MOST_BYTES = 31
 HELD_OUT = {DEV: 0.05, VAL: 0.15, TEST: 0.8}  # of what is not for training
 
