@@ -13,6 +13,7 @@ from typing import Any
 FORMATS = ("cloze", "letter", "generate", "cot")
 GENERATED = ("generate", "cot")  # of them: the model writes its answer
 DEV, VAL, TEST = "dev", "val", "test"
+WORLD = "world"  # of ``Item.meta``: what holds for some items of a task alone, which therefore are examples for each other
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 

@@ -16,7 +16,7 @@ import dataclasses
 import random
 
 from scaling import units
-from scaling.evals.items import DEV, FORMATS, LETTERS, TEST, Item, Request, Task, TaskError, Template
+from scaling.evals.items import DEV, FORMATS, LETTERS, TEST, WORLD, Item, Request, Task, TaskError, Template
 
 ABOUT = "The following are multiple choice questions (with answers){about}.\n\n"
 
@@ -69,7 +69,7 @@ def requests(task: Task, format: str, shots: int, split: str = TEST, limit: int 
 
 
 def shots_of(task: Task, item: Item, shots: int) -> tuple[Item, ...]:
-    """The examples before an item.
+    """The examples before an item: where it is from a world of its own, from that world.
 
     Raises:
       TaskError: where the dev split has fewer than ``shots`` items besides this one.
@@ -78,7 +78,7 @@ def shots_of(task: Task, item: Item, shots: int) -> tuple[Item, ...]:
         raise TaskError(f"{task.name}: shots={shots}; must be 0 or more")
     if shots == 0:
         return ()
-    dev = task.splits.get(DEV) or ()
+    dev = [d for d in task.splits.get(DEV) or () if d.meta.get(WORLD) == item.meta.get(WORLD)]
     if task.seed is None:
         chosen = [d for d in dev[: shots + 1] if d != item][:shots]
     else:

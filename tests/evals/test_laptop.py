@@ -58,7 +58,7 @@ def test_an_item_is_whole(task: Task) -> None:
     """Fails when counts are others, choices are repeated, an answer does not lie among them, or a question is asked twice."""
     assert len(task.splits[VAL]) == 50 and len(task.splits[TEST]) == 500
     assert len(task.splits[DEV]) == (125 if task.name == "hidden_map" else 5)
-    asked = [(i.question, i.meta.get("map")) for items in task.splits.values() for i in items]
+    asked = [(i.question, i.meta.get("world")) for items in task.splits.values() for i in items]
     assert len(set(asked)) == len(asked)
     for items in task.splits.values():
         assert len({i.id for i in items}) == len(items)
@@ -155,7 +155,7 @@ def test_answers_are_right() -> None:
                 *pairs, key = rest.split()
                 return dict(map(tuple, pairs))[key]
             case "hidden_map":
-                return {p[0]: p[1] for p in item.meta["map"].split()}[rest[-1]]
+                return {p[0]: p[1] for p in item.meta["world"].split()}[rest[-1]]
             case "codes":
                 return world.code[re.findall(people, item.question)[0]]
             case "homes":
@@ -178,18 +178,18 @@ def test_without_shots_the_hidden_map_is_a_guess() -> None:
     task = next(t for t in SUITE.tasks if t.name == "hidden_map")
     hidden = SUBJECTS["hidden_map"]
     random = Random(0)
-    taught = {store.of_training(random, hidden, store.training_world(random, hidden)).meta["map"] for _ in range(500)}
+    taught = {store.of_training(random, hidden, store.training_world(random, hidden)).meta["world"] for _ in range(500)}
     for item in task.splits[TEST]:
-        shots = [d for d in task.splits[DEV] if d.meta["map"] == item.meta["map"]]
+        shots = [d for d in task.splits[DEV] if d.meta["world"] == item.meta["world"]]
         assert len(shots) == 5 and {d.answer for d in shots} == {0, 1, 2, 3} == {d.answer for d in shots[:4]}
-        assert item.meta["map"] not in taught and not hidden.trains(item.question)
+        assert item.meta["world"] not in taught and not hidden.trains(item.question)
     items = task.splits[TEST]
-    maps = sorted({i.meta["map"] for i in items})
+    maps = sorted({i.meta["world"] for i in items})
     for place in (4, 5):  # the filler, the letter that decides
         best: dict[str, collections.Counter[str]] = {}
-        for item in (i for i in items if i.meta["map"] in maps[:12]):
+        for item in (i for i in items if i.meta["world"] in maps[:12]):
             best.setdefault(item.question[place], collections.Counter())[item.gold] += 1
-        others = [i for i in items if i.meta["map"] not in maps[:12]]
+        others = [i for i in items if i.meta["world"] not in maps[:12]]
         found = accuracy(others, lambda item, c, at=place, best=best: best.get(item.question[at], {}).get(c, 0))  # type: ignore[misc]
         # 13 maps of 4 letters: 52 draws at a quarter have a standard error of 0.06.
         assert abs(found - 0.25) < 0.18, found

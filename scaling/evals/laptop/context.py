@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+from scaling.evals.items import WORLD
 from scaling.evals.laptop.subject import Draw, Question, Subject, alone, hashed, square
 
 GROUP = "context"
@@ -46,7 +47,7 @@ def hidden_map(random: Random) -> Draw:
     """``map ok: 3``: the label of a word's last letter, by a map that holds for one document and is never told.
 
     Four letters have four labels, which are the choices, so that without examples nothing is better than a guess; the shots
-    of an item have its map (``meta['map']``).
+    of an item have its map (``meta["world"]``).
     """
     letters = random.sample(LETTERS, PAIRS)
     labels = random.sample(LABELS, PAIRS)
@@ -56,7 +57,7 @@ def hidden_map(random: Random) -> Draw:
     def draw(random: Random) -> Question:
         i = random.randrange(PAIRS)
         word = random.choice(FILLERS) + letters[i]
-        return Question(f"map {word}", tuple(labels), i, side=side, meta={"map": name})
+        return Question(f"map {word}", tuple(labels), i, side=side, meta={WORLD: name})
 
     return draw
 
