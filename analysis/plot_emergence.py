@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 PUBLISHED = "published tables"
 LEVEL = 0.9
-PLAIN = ("cloze", "generate", "")  # formats of the first page; letters and chains of thought have their own
+PLAIN = ("cloze", "generate", ladder.GREEDY, "")  # formats of the first page; letters and chains of thought have their own
 MANY = 20  # tasks, from which their groups are drawn where there are any; --tasks shows single ones
 _GRID = 120  # points of a drawn curve
 

@@ -1,4 +1,4 @@
-"""What a run is asked while it trains: rows at its marks and its end, of a suite that was checked before anything was written."""
+"""What a run is asked while it trains: rows at its marks and its end, of a suite checked before anything is written."""
 
 import dataclasses
 import itertools

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.emergence.ladder import Asked, ends
+from analysis.emergence.ladder import GREEDY, Asked, ends
 from analysis.emergence.points import Shown
 
 Interval = tuple[float, float, float]  # the value and its ends
@@ -163,9 +163,10 @@ def thoughts(found: Sequence[Asked], level: float) -> list[Thought]:
     out = []
     for task in dict.fromkeys(a.row["task"] for a in rungs):
         both = [k for k in {a.key[2] for a in rungs} if any((task, "cot", k, a.run.n_params) in by_key for a in rungs)]
-        both = [k for k in both if any((task, "generate", k, a.run.n_params) in by_key for a in rungs)]
+        ways = [form for form in ("generate", GREEDY) if any((task, form) == a.key[:2] for a in rungs)]
+        both = [k for k in both if any((task, form, k, a.run.n_params) in by_key for a in rungs for form in ways[:1])]
         for n_params in sorted({a.run.n_params for a in rungs}) if both else ():
-            direct, cot = (by_key.get((task, form, max(both), n_params)) for form in ("generate", "cot"))
+            direct, cot = (by_key.get((task, form, max(both), n_params)) for form in (ways[0], "cot"))
             if direct is not None and cot is not None:
                 out.append(_thought(task, direct, cot, level))
     return out
@@ -190,6 +191,8 @@ def right_items(asked: Asked) -> dict[str, float] | None:
     names = set(parquet.read_schema(asked.items).names)
     kept = [c for c in ("task", "item", "gold", "loglikelihoods", "greedy", "right") if c in names]
     rows = [r for r in parquet.read_table(asked.items, columns=kept).to_pylist() if r["task"] == asked.row["task"]]
+    if asked.row["format"] == GREEDY:
+        return {r["item"]: float(r["greedy"][r["gold"] if len(r["greedy"]) > 1 else 0]) for r in rows}
     if "right" in kept:
         return {r["item"]: float(r["right"]) for r in rows}
     if asked.row["format"] not in ("cloze", "letter"):

@@ -34,9 +34,9 @@ def find(text: str, only: Sequence[str] = (), groups: str = "harness", layout: s
       TaskError: where there is no such suite or task, or its data cannot be used.
     """
     if text == LAPTOP:
-        from scaling.evals import laptop
+        from scaling.evals.laptop import suite
 
-        return pick(laptop.suite(), only)
+        return pick(suite(), only)
     if text.startswith(HUB):
         return _hub(text, only, groups)
     if pathlib.Path(text).exists():
