@@ -79,6 +79,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     if arg in ("", "bpe"):
         config.model.head_size = 16
     config.probe.update(formats=("cloze", "cot"), shots=(0, 5), items=200, marks=False)
+    if arg == "quick":
+        config.probe.update(formats=("cloze",), shots=(5,), items=50)
     if arg == "bpe":
         config.data.update(vocab="1024", store="tokens/apidocs-1024")
     if arg == "tpu":
