@@ -108,6 +108,16 @@ def values(scored: Sequence[Scored], format: str, task: Task, encode: Encode = s
     return columns
 
 
+def right(scored: Sequence[Scored], format: str, task: Task) -> list[bool]:
+    """Whether each item counts as right in the task's accuracy, or in exact matches of what was generated.
+
+    Raises:
+      TaskError: as ``of``.
+    """
+    name = "acc" if format in ("cloze", "letter") else "exact_match"
+    return [bool(hit) for hit in values(scored, format, task, encode=lambda text: ())[name]]
+
+
 def chance(scored: Sequence[Scored]) -> float:
     """Accuracy of a uniform guess on these items: the mean of 1 / options, 0 where there is but one."""
     return float(np.mean([1 / len(s.loglikelihoods) if len(s.loglikelihoods) > 1 else 0.0 for s in scored]))
