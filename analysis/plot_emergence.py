@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis import cli, load
-from analysis.emergence import csv_scores, incontext, ladder, summary, tables
+from analysis.emergence import csv_scores, incontext, ladder, sizes, summary, tables
 from analysis.emergence.bands import band
-from analysis.emergence.draw import Judged, Page, grid, label
+from analysis.emergence.draw import UNTOLD, Judged, Page, grid, label
 from analysis.emergence.incontext import Shots, Thought
 from analysis.emergence.judge import judge_all
 from analysis.emergence.points import WITHIN, Shown
 from analysis.emergence.selection import DRAWS
+from analysis.emergence.sizes import Growth
 from analysis.figure import write
 from scaling import runs
 from scaling.cli import Parser
@@ -49,6 +50,7 @@ class Source:
     shown: tuple[Shown, ...]
     shots: tuple[Shots, ...] = ()
     thoughts: tuple[Thought, ...] = ()
+    sizes: tuple[Growth, ...] = ()
     notes: tuple[str, ...] = ()
     published: bool = False  # all of the shipped tables
     own: bool = False  # runs of a folder
@@ -70,8 +72,8 @@ def parser() -> Parser:
     out.add_argument("--checkpoints", action="store_true", help=every)
     first = load.N_DEFINITIONS[0]
     out.add_argument("--n", choices=load.N_DEFINITIONS, default=first, help=f"what N is of our runs (default: {first})")
-    out.add_argument("--level", type=cli._level, default=LEVEL, help="of all intervals (default: %(default)s)")
-    out.add_argument("--draws", type=cli._draws, default=DRAWS, help="bootstrap refits (default: %(default)s)")
+    out.add_argument("--level", type=cli.level, default=LEVEL, help="of all intervals (default: %(default)s)")
+    out.add_argument("--draws", type=cli.draws, default=DRAWS, help="bootstrap refits (default: %(default)s)")
     out.add_argument("--out", metavar="FOLDER", help="where to write (default: the sweep's folder, else ./analysis_out)")
     return out
 
@@ -105,7 +107,7 @@ def _own(args: argparse.Namespace) -> Source:
     both = ladder.only(found, args.tasks, args.format, None)
     return Source(
         str(args.runs), tuple(ladder.shown(chosen, args.checkpoints)), tuple(incontext.shots(both, args.level)),
-        tuple(incontext.thoughts(both, args.level)), own=True,
+        tuple(incontext.thoughts(both, args.level)), tuple(sizes.growth(chosen, args.level)), own=True,
     )  # fmt: skip
 
 
@@ -161,7 +163,10 @@ def figures(found: Source, judged: Sequence[Judged], args: argparse.Namespace) -
 
         first = draw_detail.rows(judged, page)
     else:
-        first = grid(_plain(judged, args), page)
+        from analysis.emergence import draw_headline
+
+        shown = _plain(judged, args)
+        first = draw_headline.page(shown, page) or grid(shown, page)
     out = {"emergence": first}
     lossy = [j for j in _plain(judged, args) if np.isfinite(j.shown.ability.loss).any()]
     if lossy and not found.published and not args.tasks:
@@ -191,13 +196,12 @@ def _in_context(found: Source, judged: Sequence[Judged], page: Page) -> dict[str
 
 
 def _caption(found: Source, judged: Sequence[Judged]) -> str:
-    count = {call: sum(j.verdict.call == call for j in judged) for call in dict.fromkeys(j.verdict.call for j in judged)}
-    told = ", ".join(f"{n} {call}" for call, n in count.items())
+    told = ", ".join(f"{len(names)} {words}" for words, names in summary.by_kind(judged).items())
     reasons = sorted({p.excluded for j in judged for p in j.shown.rest if p.excluded and p.excluded != WITHIN})
     left = f"  Hollow, left out of fits: {'; '.join(reasons)}." if reasons else ""
     sharp = (
-        "  Under-powered: sharp: the score jumps, but nothing continuous was measured that tells the model from the metric."
-        if any(label(j) != j.verdict.call for j in judged)
+        f"  “{UNTOLD}” the score jumps, but nothing continuous was measured that tells which of the two does."
+        if any(label(j) == UNTOLD for j in judged)
         else ""
     )
     where = " (sources: analysis/emergence/data/README.md)" if found.name == PUBLISHED else ""
@@ -213,13 +217,14 @@ def main(argv: list[str] | None = None) -> None:
     print(f"judging {len(found.shown)} curves of {found.name} …", file=sys.stderr, flush=True)
     judged = judge(found.shown, args.level, args.draws)
     print(f"drawing ({time.monotonic() - begun:.0f} s so far) …", file=sys.stderr, flush=True)
-    runs.write_json(out / "emergence.json", summary.to_json(judged, found.shots, found.thoughts, found.name, args.level))
+    runs.write_json(out / "emergence.json", summary.to_json(judged, found.shots, found.thoughts, found.sizes, found.name, args.level))
     names = []
     for name, drawn in figures(found, judged, args).items():
         write(drawn, out / name)
         names.append(f"{name}.png")
-    lines = [*summary.table(judged), "", *(line for j in judged for line in [*summary.reasons(j), ""])]
-    lines += [*summary.shots(found.shots), *summary.thoughts(found.thoughts), *(f"note: {note}" for note in found.notes)]
+    lines = [*summary.kinds(judged), "", *summary.table(judged), "", *(line for j in judged for line in [*summary.reasons(j), ""])]
+    lines += [*summary.shots(found.shots), *summary.thoughts(found.thoughts), *summary.growth(found.sizes)]
+    lines += [*(f"note: {note}" for note in found.notes)]
     print("\n".join(lines))
     print(f"wrote {', '.join(names)}, the same as .svg, and emergence.json to {out}")
 
