@@ -105,9 +105,10 @@ def _own(args: argparse.Namespace) -> Source:
     found = ladder.read(args.runs, args.n, None if args.tasks else MANY)
     chosen = ladder.only(found, args.tasks, args.format, args.shots)
     both = ladder.only(found, args.tasks, args.format, None)
+    shown, notes = ladder.shown(chosen, args.checkpoints)
     return Source(
-        str(args.runs), tuple(ladder.shown(chosen, args.checkpoints)), tuple(incontext.shots(both, args.level)),
-        tuple(incontext.thoughts(both, args.level)), tuple(sizes.growth(chosen, args.level)), own=True,
+        str(args.runs), tuple(shown), tuple(incontext.shots(both, args.level)),
+        tuple(incontext.thoughts(both, args.level)), tuple(sizes.growth(chosen, args.level)), tuple(notes), own=True,
     )  # fmt: skip
 
 

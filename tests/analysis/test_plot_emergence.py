@@ -1,5 +1,6 @@
 """`python -m analysis.plot_emergence`: on the shipped tables, on runs, on a CSV, and on what cannot be used."""
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -175,7 +176,7 @@ def test_malformed_scores(small, change, words):
 def test_what_is_judged(small):
     """Fails when checkpoints of trunks are judged unasked, or not as one cluster when asked for."""
     found = ladder.only(ladder.read(small), [], ["cloze"], 5)
-    ends, every = ladder.shown(found)[0], ladder.shown(found, checkpoints=True)[0]
+    ends, every = (ladder.shown(found, checkpoints)[0][0] for checkpoints in (False, True))
     assert len(ends.ability.flops) == 6 and len(ends.rest) == 4
     assert len(every.ability.flops) == 10 and not every.rest
     assert set(every.ability.clusters) == {"causal-50K-trunk", "causal-75K-trunk"}
@@ -183,6 +184,9 @@ def test_what_is_judged(small):
     two = [a for a in found if a.final][:2]
     with pytest.raises(LoadError, match="2 models were scored, a shape needs 3"):
         ladder.shown(two)
+    rest = [dataclasses.replace(a, row=a.row | {"task": "rare"}) for a in two]
+    some, notes = ladder.shown([*found, *rest])
+    assert [s.task for s in some] == ["copy"] and notes == ["left out, rare by cloze: 2 models were scored, a shape needs 3 or more"]
 
 
 def test_rungs(scores):
