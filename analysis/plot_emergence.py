@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 PUBLISHED = "published tables"
 LEVEL = 0.9
-PLAIN = ("cloze", "generate", "")  # formats of the first page; letters and chains of thought have their own
+PLAIN = ("cloze", "generate", ladder.GREEDY, "")  # formats of the first page; letters and chains of thought have their own
 MANY = 20  # tasks, from which their groups are drawn where there are any; --tasks shows single ones
 _GRID = 120  # points of a drawn curve
 
@@ -218,12 +218,20 @@ def main(argv: list[str] | None = None) -> None:
     print(f"judging {len(found.shown)} curves of {found.name} …", file=sys.stderr, flush=True)
     judged = judge(found.shown, args.level, args.draws)
     print(f"drawing ({time.monotonic() - begun:.0f} s so far) …", file=sys.stderr, flush=True)
-    runs.write_json(out / "emergence.json", summary.to_json(judged, found.shots, found.thoughts, found.sizes, found.name, args.level))
+    runs.write_json(
+        out / "emergence.json", summary.to_json(judged, found.shots, found.thoughts, found.sizes, found.name, args.level)
+    )
     names = []
     for name, drawn in figures(found, judged, args).items():
         write(drawn, out / name)
         names.append(f"{name}.png")
-    lines = [*summary.kinds(judged), "", *summary.table(judged), "", *(line for j in judged for line in [*summary.reasons(j), ""])]
+    lines = [
+        *summary.kinds(judged),
+        "",
+        *summary.table(judged),
+        "",
+        *(line for j in judged for line in [*summary.reasons(j), ""]),
+    ]
     lines += [*summary.shots(found.shots), *summary.thoughts(found.thoughts), *summary.growth(found.sizes)]
     lines += [*(f"note: {note}" for note in found.notes)]
     print("\n".join(lines))

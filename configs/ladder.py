@@ -29,8 +29,9 @@ Seeds (initialisation and data order) 0, 1, 2 with heads of 8 after 1.2M bytes: 
 steps of this grid from size to size are worth 0.08, 0.07, 0.02, 0.03 and 0.003 on average, so the last one lies within the
 noise (443K and 600K after 2.4M bytes: README.md): `sweep.seeds` averages it out, at the price of as many ladders.
 
-Every other window is of the laptop suite's training text (scaling/evals/laptop), so that abilities can be seen to appear.  The
-numbers above are of prose alone; laws are still of the loss on held-out prose, which sees half the budget.  At equal weights of
+Every other window is of the laptop suite's training text (scaling/evals/laptop), so that abilities can be seen to appear
+(--config.sweep.suite=False: prose alone).  The numbers above are of prose alone; laws are still of the loss on held-out prose,
+which sees half the budget.  At equal weights of
 the twelve subjects, longer questions and 160 people to know, 110K parameters solved nothing at 2.4M bytes (exact match at most
 0.07); with these weights, in exact match and in nats per byte of the right answer (64 test items, 5 shots, seed 0; a standard
 error of a half is 0.06):
@@ -49,7 +50,7 @@ error of a half is 0.06):
 import ml_collections
 
 from scaling import sweep
-from scaling.config import default_dict
+from scaling.config import DataConfig, default_dict
 
 # argument -> sizes and budgets
 GRIDS = {
@@ -62,7 +63,7 @@ GRIDS = {
     ),
 }
 LARGE = ("680M", "1.6B", "3B")
-MIXTURE = (("tokens/apidocs", 1.0), ("tokens/laptop", 1.0))  # prose, and what the laptop suite asks about
+SUITE_TEXT = "tokens/laptop"  # what the laptop suite asks about; made when it is missing
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
@@ -71,15 +72,15 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         raise ValueError(f"unknown argument; there are {', '.join(a for a in GRIDS if a)}, and none")
     config = ml_collections.ConfigDict(default_dict())
     sizes, budgets = GRIDS[arg]
-    config.sweep = ml_collections.ConfigDict({"sizes": sizes, "budgets": budgets})
+    config.sweep = ml_collections.ConfigDict({"sizes": sizes, "budgets": budgets, "suite": arg in ("", "quick")})
     config.batch = "768 tokens"
     config.evals = 1
     config.data.val_windows = 256
     if arg in ("", "bpe"):
         config.model.head_size = 16
-    if arg in ("", "quick"):
-        config.data.update(mixture=MIXTURE, loss_of=MIXTURE[0][0])  # laws are of the loss on held-out prose
-        config.probe.update(suite="laptop", formats=("cloze", "generate", "cot"), shots=(0, 5), items=200, marks=False)
+    config.probe.update(formats=("cloze", "cot"), shots=(0, 5), items=200, marks=False)
+    if arg == "quick":
+        config.probe.update(formats=("cloze",), shots=(5,), items=50)
     if arg == "bpe":
         config.data.update(vocab="1024", store="tokens/apidocs-1024")
     if arg == "tpu":
@@ -96,6 +97,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 def get_sweep(config: ml_collections.ConfigDict) -> list[sweep.Draft]:
     """A constant-rate trunk per size, and a cooldown branch per budget."""
     rungs = sweep.ladder(config, config.sweep.sizes)
+    if config.sweep.suite and config.data.vocab == "bytes" and not config.data.mixture:
+        prose, asked = config.data.store, config.probe.suite or "laptop"
+        mixed = {"data.mixture": ((prose, 1.0), (SUITE_TEXT, 1.0)), "data.loss_of": prose, "data.store": DataConfig.store}
+        rungs = [r.with_(None, **mixed | {"probe.suite": asked}) for r in rungs]
     # From about 1B on parameters are split as well; 8 devices are inside one fast domain of every pod and divide every width.
     rungs = [r.with_(None, **{"machine.fsdp": 8}) if r.config.model.size in LARGE else r for r in rungs]
     return sweep.fork(rungs, config.sweep.budgets)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.emergence.ladder import Asked, ends
+from analysis.emergence.ladder import GREEDY, Asked, ends
 from analysis.emergence.points import Shown
 
 Interval = tuple[float, float, float]  # the value and its ends
@@ -165,9 +165,10 @@ def thoughts(found: Sequence[Asked], level: float) -> list[Thought]:
     out = []
     for task in dict.fromkeys(a.row["task"] for a in rungs):
         both = [k for k in {a.key[2] for a in rungs} if any((task, "cot", k, a.run.n_params) in by_key for a in rungs)]
-        both = [k for k in both if any((task, "generate", k, a.run.n_params) in by_key for a in rungs)]
+        ways = [form for form in ("generate", GREEDY) if any((task, form) == a.key[:2] for a in rungs)]
+        both = [k for k in both if any((task, form, k, a.run.n_params) in by_key for a in rungs for form in ways[:1])]
         for n_params in sorted({a.run.n_params for a in rungs}) if both else ():
-            direct, cot = (by_key.get((task, form, max(both), n_params)) for form in ("generate", "cot"))
+            direct, cot = (by_key.get((task, form, max(both), n_params)) for form in (ways[0], "cot"))
             if direct is not None and cot is not None:
                 out.append(_thought(task, direct, cot, level))
     return out
@@ -196,15 +197,23 @@ def _rights(path: pathlib.Path, _written: int, form: str) -> dict[str, dict[str,
     from pyarrow import parquet
 
     names = set(parquet.read_schema(path).names)
-    kept = ["task", "item", "right"] if "right" in names else ["task", "item", "gold", "loglikelihoods", "greedy"]
-    if "right" not in names and form not in ("cloze", "letter"):
+    if form in ("generate", "cot") and "right" not in names:
         return {}
+    kept = (
+        ["task", "item", "right"]
+        if "right" in names and form != GREEDY
+        else ["task", "item", "gold", "loglikelihoods", "greedy"]
+    )
     out: dict[str, dict[str, float]] = collections.defaultdict(dict)
     for row in parquet.read_table(path, columns=kept).to_pylist():
-        right = row["right"] if "right" in names else _chosen_right(row)
+        right = row["right"] if "right" in kept else _greedy_right(row) if form == GREEDY else _chosen_right(row)
         if right is not None:  # of an item that was left out
             out[row["task"]][row["item"]] = float(right)
     return out
+
+
+def _greedy_right(row: Mapping[str, Any]) -> bool:
+    return bool(row["greedy"][row["gold"] if len(row["greedy"]) > 1 else 0])
 
 
 def _chosen_right(row: Mapping[str, Any]) -> bool:

@@ -54,7 +54,9 @@ def table(judged: Sequence[Judged]) -> list[str]:
             onset = "–" if v.onset.log_flops is None else f"{v.onset.log_flops:.2f}"
             if bends(v):
                 middle, width = f"{v.onset.midpoint:.2f}", f"{v.onset.width:.2f}" if v.onset.resolved else "unres."
-        out.append(f"{a.task:<{wide}} {label(j):<23} {len(a.flops):>6} {score:>14} {shape:<21} {onset:>6} {middle:>9} {width:>6}")
+        out.append(
+            f"{a.task:<{wide}} {label(j):<23} {len(a.flops):>6} {score:>14} {shape:<21} {onset:>6} {middle:>9} {width:>6}"
+        )
     units = "onset and midpoint: log10 FLOPs; width: decades from 10 to 90 % of the rise, unresolved below the models' spacing"
     return [*out, units]
 
@@ -143,7 +145,11 @@ def _interval(value: Interval) -> str:
 
 
 def to_json(
-    judged: Sequence[Judged], curves: Sequence[Shots], found: Sequence[Thought], sizes: Sequence[Growth], source: str,
+    judged: Sequence[Judged],
+    curves: Sequence[Shots],
+    found: Sequence[Thought],
+    sizes: Sequence[Growth],
+    source: str,
     level: float,
 ) -> dict[str, Any]:
     """All numbers of the figures; NaN and infinities are null."""

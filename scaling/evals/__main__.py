@@ -22,9 +22,8 @@ import rich.table
 from scaling import cli, locks, runs
 from scaling.config import DTYPES
 from scaling.evals import asking, records, suites
-from scaling.evals.asking import Ask, Cell
+from scaling.evals.cells import FITS, Ask, Cell
 from scaling.evals.items import DEV, TEST, VAL, TaskError
-from scaling.evals.scoring import FITS
 from scaling.store import StoreError
 from scaling.tokenizer import VocabularyError
 from scaling.units import format_seconds
@@ -68,11 +67,14 @@ def _parser() -> cli.Parser:
         description="Scores trained members on a suite of tasks.",
         epilog="examples:\n"
         "  python -m scaling.evals --run runs/ladder --suite laptop --formats cloze,letter --shots 0,5\n"
-        "  python -m scaling.evals --run runs/ladder/600K-2.4M --suite data/mmlu --tasks anatomy --formats letter --shots 5",
+        "  python -m scaling.evals --run runs/ladder --suite prose\n"
+        "  python -m scaling.evals --run runs/ladder/causal-600K-2.4M --suite mmlu --tasks anatomy --formats letter --shots 5",
     )
     text = _words
     parser.add_argument("--run", required=True, help="a member's folder, or a sweep's, of which every member is scored")
-    parser.add_argument("--suite", default=suites.LAPTOP, help=f"{suites.LAPTOP} (default), a folder or file, or hf:NAME")
+    parser.add_argument(
+        "--suite", default=suites.LAPTOP, help="; ".join(f"{name}: {what}" for name, what in suites.KNOWN.items())
+    )
     parser.add_argument("--tasks", type=text, default=(), metavar="A,B", help="of the suite (default: all)")
     parser.add_argument("--formats", type=text, default=(), metavar="A,B", help="default: each task's primary one")
     parser.add_argument("--shots", type=_numbers, default=(0,), metavar="0,1,5", help="examples before an item (default: 0)")

@@ -6,91 +6,17 @@ checkpoint.  What the records have already, of the same items asked the same way
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from scaling.config import ModelConfig, ProbeConfig
-from scaling.evals import metrics, prompts, records, scoring, suites
+from scaling.config import ModelConfig
+from scaling.evals import metrics, records, scoring
+from scaling.evals.cells import Ask, Cell, Way, of_config  # noqa: F401  (of_config is the trainer's)
 from scaling.evals.engine import Engine
-from scaling.evals.items import FORMATS, GENERATED, TEST, Item, Suite, Task, TaskError
-from scaling.evals.records import Position, Way
+from scaling.evals.records import Position
 from scaling.tokenizer import Tokenizer
-from scaling.units import did_you_mean
-
-
-class Cell(NamedTuple):
-    """One task asked one way, of which the first ``len(items)`` items."""
-
-    task: Task
-    way: Way
-    items: tuple[Item, ...]
-    digest: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Ask:
-    """What is asked of a model.
-
-    Attributes:
-      suite: its tasks.
-      formats: those that a task does not have are left out for it; () takes each task's primary one.
-      shots: numbers of examples.
-      split: whose items.
-      limit: of items per task, the first ones.
-      fit: see ``scoring.FITS``.
-    """
-
-    suite: Suite
-    formats: tuple[str, ...] = ()
-    shots: tuple[int, ...] = (0,)
-    split: str = TEST
-    limit: int | None = None
-    fit: str = "drop_shots"
-
-    def cells(self) -> list[Cell]:
-        """Tasks by format and shots.
-
-        Raises:
-          TaskError: where any of it cannot be asked: no such format, no items, too few dev items for the shots.
-        """
-        scoring.check_fit(self.fit)
-        there = {f for t in self.suite.tasks for f in t.formats}
-        for format in self.formats:
-            if format not in FORMATS:
-                raise TaskError(f"format {format!r}; choose of {', '.join(FORMATS)}.{did_you_mean(format, FORMATS)}")
-            if format not in there:
-                have = ", ".join(f for f in FORMATS if f in there)
-                raise TaskError(f"{self.suite.name}: no task can be asked in format {format!r}; there are {have}")
-        if self.limit is not None and self.limit < 1:
-            raise TaskError(f"limit={self.limit}; must be 1 or more")
-        out = []
-        for format in self.formats or tuple(dict.fromkeys(t.formats[0] for t in self.suite.tasks)):
-            for shots in self.shots:
-                way = Way(self.suite.name, self.split, format, shots, self.fit)
-                for task in self.suite.tasks:
-                    if format in (self.formats and task.formats) or (not self.formats and format == task.formats[0]):
-                        prompts.check(task, format, shots, self.split)
-                        items = tuple(task.splits[self.split][: self.limit])
-                        out.append(Cell(task, way, items, records.digest(task, items, way)))
-        return out
-
-
-def of_config(probe: ProbeConfig) -> tuple[Ask, ...]:
-    """What a run is asked.
-
-    Raises:
-      TaskError: where there is no such suite, or it cannot be asked so.
-    """
-    suite = suites.find(probe.suite, probe.tasks)
-    chosen = [f for f in probe.formats if f not in GENERATED], [f for f in probe.formats if f in GENERATED]
-    ways = zip(chosen, (probe.shots, (max(probe.shots),)), strict=True)
-    out = tuple(Ask(suite, tuple(formats), shots, limit=probe.items) for formats, shots in ways if formats)
-    for ask in out:
-        ask.cells()
-    return out
 
 
 class Done(NamedTuple):
@@ -117,10 +43,15 @@ def run(
       advance: told of which cell how many items have been done since it was called last.
 
     Raises:
-      TaskError: as ``Ask.cells``, before anything is scored; of a model whose log-likelihoods are not finite.
+      TaskError: as ``Ask.cells``, and where no item of a task fits, before anything is scored; of a model whose log-likelihoods
+        are not finite.
     """
     cells = ask.cells()
     before = {records.key(row): row for row in records.rows(folder)}
+    for cell in cells:
+        row = before.get(_key(cell, position))
+        if row is None or row["items_digest"] != cell.digest:
+            scoring.check_room(engine, cell.task, cell.items, cell.way.format, cell.way.shots, cell.way.fit)
     of_way: dict[Way, list[dict[str, Any]]] = {}
     for cell in cells:
         row = before.get(_key(cell, position))

@@ -7,21 +7,21 @@ same way at the same checkpoint.  Both are written whole, a task at a time, so a
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import os
 import pathlib
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scaling import runs
 from scaling.evals import metrics
-from scaling.evals.items import DEV, Item, Scored, Suite, Task
+from scaling.evals.cells import Way
+from scaling.evals.items import Scored, Suite, Task
 from scaling.evals.metrics import Metric
-from scaling.evals.scoring import Outcome
+
+if TYPE_CHECKING:
+    from scaling.evals.scoring import Outcome
 
 EVALS = "evals.jsonl"
 ITEMS = "items"
@@ -38,16 +38,6 @@ class Position(NamedTuple):
     flops: float
 
 
-class Way(NamedTuple):
-    """How a task is asked."""
-
-    suite: str
-    split: str
-    format: str
-    shots: int
-    fit: str
-
-
 def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """By which a later row replaces an earlier one."""
     return tuple(row.get(name) for name in KEY)
@@ -60,21 +50,6 @@ def rows(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
       RunError: when a line is not JSON.
     """
     return list({key(row): row for row in runs.read_jsonl(pathlib.Path(folder) / EVALS)}.values())
-
-
-def digest(task: Task, items: Sequence[Item], way: Way) -> str:
-    """Sixteen hex digits of all that decides what a model is asked: items, shots, wording, and what is done if it is long."""
-    shots = task.splits.get(DEV, ()) if way.shots else ()
-    what = [
-        [[_plain(i) for i in part] for part in (items, shots)],
-        [dataclasses.asdict(task.template), task.style, task.seed, task.subject],
-        way._asdict(),
-    ]
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def _plain(item: Item) -> list[Any]:
-    return [item.id, item.question, item.choices, item.answer, item.target, item.cot, item.contexts]
 
 
 def task_row(
@@ -158,11 +133,13 @@ def write_items(
 
     path = pathlib.Path(folder) / ITEMS / items_name(position, way)
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.Table.from_pylist([_item_row(task, position, way, s) for s in scored], schema=_schema())
+    hits = metrics.right(scored, way.format, task)
+    rows = [_item_row(task, position, way, s, hit) for s, hit in zip(scored, hits, strict=True)]
+    table = pa.Table.from_pylist(rows, schema=_schema())
     if path.exists():
         before = parquet.read_table(path)
         others = before.filter([name != task.name for name in before["task"].to_pylist()])
-        table = pa.concat_tables([others, table])
+        table = pa.concat_tables([others, table], promote_options="default")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         parquet.write_table(table, temporary)
@@ -178,13 +155,13 @@ def _schema() -> Any:
     numbers, whole = pa.list_(pa.float64()), pa.list_(pa.int32())
     return pa.schema({
         "task": pa.string(), "item": pa.string(), "format": pa.string(), "step": pa.int64(), "shots": pa.int32(),
-        "gold": pa.int32(), "loglikelihoods": numbers, "greedy": pa.list_(pa.bool_()), "tokens": whole, "n_bytes": whole,
-        "characters": whole, "unconditional": numbers, "generated": pa.string(), "truncated": pa.bool_(),
+        "gold": pa.int32(), "right": pa.bool_(), "loglikelihoods": numbers, "greedy": pa.list_(pa.bool_()), "tokens": whole,
+        "n_bytes": whole, "characters": whole, "unconditional": numbers, "generated": pa.string(), "truncated": pa.bool_(),
     })  # fmt: skip
 
 
-def _item_row(task: Task, position: Position, way: Way, s: Scored) -> dict[str, Any]:
-    """Names as in ``Scored``; ``shots`` are effective ones."""
+def _item_row(task: Task, position: Position, way: Way, s: Scored, right: bool) -> dict[str, Any]:
+    """Names as in ``Scored``; ``shots`` are effective ones, ``right`` is ``metrics.right``."""
     names = ("shots", "loglikelihoods", "greedy", "tokens", "n_bytes", "characters", "unconditional", "generated", "truncated")
     about = {"task": task.name, "item": s.item.id, "format": way.format, "step": position.step, "gold": s.item.answer}
-    return about | {name: getattr(s, name) for name in names}
+    return about | {"right": right} | {name: getattr(s, name) for name in names}

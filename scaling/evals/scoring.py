@@ -1,6 +1,6 @@
 """Items put to a model: what fits its context, one call of the engine, and what came of it as ``Scored``.
 
-A prompt that is longer than the model's context T is dealt with in one of three ways (``FITS``):
+A prompt that is longer than the model's context T is dealt with in one of three ways (``cells.FITS``):
   drop_shots     the last shot is left out until the prompt fits, as hendrycks/test does; one that does not fit without any
                  shot loses its left part
   left_truncate  the left part is cut off: tokens (context + continuation)[-(T + 1):], as lm-evaluation-harness does
@@ -18,13 +18,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from scaling import units
 from scaling.evals import prompts
+from scaling.evals.cells import check_fit
 from scaling.evals.engine import Engine, encode_pair
 from scaling.evals.items import Item, Request, Scored, Task, TaskError
 from scaling.tokenizer import Tokenizer
 
-FITS = ("drop_shots", "left_truncate", "skip")
 Pair = tuple[np.ndarray, np.ndarray]  # ids of a context and of what follows it
 
 
@@ -61,12 +60,6 @@ class Fitted:
     truncated: bool
 
 
-def check_fit(fit: str) -> None:
-    """Raises TaskError for a way to deal with long prompts that is not there."""
-    if fit not in FITS:
-        raise TaskError(f"fit {fit!r}; choose of {', '.join(FITS)}.{units.did_you_mean(fit, FITS)}")
-
-
 def score(
     engine: Engine,
     task: Task,
@@ -89,16 +82,12 @@ def score(
       TaskError: as ``prompts.request``, and where no item fits.
     """
     check_fit(fit)
-    asked = [prompts.request(task, item, format, shots) for item in items]
-    room = _room(engine, asked)
+    asked, room = _asked(engine, task, items, format, shots)
     fitted = [_fit(engine, task, request, format, fit, room) for request in asked]
     there = [f for f in fitted if f is not None]
     skipped = tuple(item.id for item, f in zip(items, fitted, strict=True) if f is None)
     if not there:
-        raise TaskError(
-            f"{task.name}: none of its {len(items)} prompts fits the model's context of {engine.config.context} tokens "
-            f"({format}, {shots} shots, fit {fit}); take fewer shots, another fit, or a model of a longer context"
-        )
+        raise _none_fits(engine, task, items, format, shots, fit)
     advance(len(skipped))
     bare = [_bare(engine.tokenizer, f.request) for f in there]
     pairs = [pair for part in (*(f.pairs for f in there), *bare) for pair in part]
@@ -110,6 +99,26 @@ def score(
     scored = [_scored(*parts) for parts in zip(there, options, unconditional, texts, strict=True)]
     tokens = [s.tokens[s.item.answer if len(s.tokens) > 1 else 0] for s in scored]
     return Outcome(scored, skipped, float(np.mean(tokens)), tuple(_notes(engine, format, there)))
+
+
+def check_room(engine: Engine, task: Task, items: Sequence[Item], format: str, shots: int, fit: str) -> None:
+    """Raises TaskError where ``score`` would since no item fits; the first that does ends the search."""
+    asked, room = _asked(engine, task, items, format, shots)
+    if all(_fit(engine, task, request, format, fit, room) is None for request in asked):
+        raise _none_fits(engine, task, items, format, shots, fit)
+
+
+def _none_fits(engine: Engine, task: Task, items: Sequence[Item], format: str, shots: int, fit: str) -> TaskError:
+    return TaskError(
+        f"{task.name}: none of its {len(items)} prompts fits the model's context of {engine.config.context} tokens "
+        f"({format}, {shots} shots, fit {fit}); take fewer shots, another fit, or a model of a longer context"
+    )
+
+
+def _asked(engine: Engine, task: Task, items: Sequence[Item], format: str, shots: int) -> tuple[list[Request], int]:
+    """Requests with all their shots, and how many tokens their generations may have."""
+    asked = [prompts.request(task, item, format, shots) for item in items]
+    return asked, _room(engine, asked)
 
 
 def _room(engine: Engine, asked: Sequence[Request]) -> int:

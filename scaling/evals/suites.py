@@ -1,4 +1,4 @@
-"""Suites by name: the generated one, a benchmark in a folder, or one of the Hugging Face hub."""
+"""Suites by name: the generated one, cloze of held-out text, a benchmark in a folder, or one of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from scaling import units
+from scaling import store, units
 from scaling.evals import layouts
 from scaling.evals.items import Suite, TaskError
 from scaling.evals.layouts import SPLITS, TRAIN, Read
 from scaling.evals.rows import Place
 
-LAPTOP, HUB = "laptop", "hf:"
+LAPTOP, PROSE, HUB = "laptop", "prose", "hf:"
+PROSE_STORE = "tokens/apidocs"
 KNOWN = {
     LAPTOP: "twelve generated subjects in four groups, for models of 10 thousand to 1 million parameters",
+    f"{PROSE}[:STORE]": f"which word, and which sentence, comes next in held-out documents of a token store ({PROSE_STORE})",
     "FOLDER": "a folder or file in a published layout: MMLU, ARC, HellaSwag, LAMBADA, PIQA, BIG-bench-hard, GSM8K and others",
     "hf:NAME[:CONFIG]": "a dataset of the Hugging Face hub, such as hf:cais/mmlu (pip install -e '.[datasets]')",
 }
@@ -26,26 +28,32 @@ def find(text: str, only: Sequence[str] = (), groups: str = "harness", layout: s
     """The suite that ``text`` names.
 
     Args:
-      text: 'laptop', a folder or file, or 'hf:NAME' or 'hf:NAME:CONFIG'.
+      text: 'laptop', 'prose' or 'prose:STORE', a folder or file, or 'hf:NAME' or 'hf:NAME:CONFIG'.
       only: names of the tasks to take; all by default.
       groups, layout: as ``layouts.load_folder``.
 
     Raises:
       TaskError: where there is no such suite or task, or its data cannot be used.
+      StoreError: where a token store is missing or damaged.
     """
     if text == LAPTOP:
-        from scaling.evals import laptop
+        from scaling.evals.laptop import suite
 
-        return pick(laptop.suite(), only)
+        from scaling.evals.laptop import suite
+
+        return pick(suite(), only)
+    if text.partition(":")[0] == PROSE:
+        from scaling.evals import natural
+
+        return pick(natural.kept(store.open_store(text.partition(":")[2] or PROSE_STORE)), only)
     if text.startswith(HUB):
         return _hub(text, only, groups)
     if pathlib.Path(text).exists():
         return layouts.load_folder(text, layout, only, groups)
     there = "; ".join(f"{name}: {what}" for name, what in KNOWN.items())
     beside = [p.name for p in pathlib.Path(text).parent.glob("*")] if pathlib.Path(text).parent.is_dir() else []
-    raise TaskError(
-        f"no suite or folder {text!r}.{units.did_you_mean(pathlib.Path(text).name, [LAPTOP, *beside])} There are: {there}"
-    )
+    meant = units.did_you_mean(pathlib.Path(text).name, [LAPTOP, PROSE, *beside])
+    raise TaskError(f"no suite or folder {text!r}.{meant} There are: {there}")
 
 
 def pick(suite: Suite, only: Sequence[str]) -> Suite:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import pathlib
 import re
@@ -16,8 +15,8 @@ from typing import Any
 from scaling import config as configs
 from scaling import corpus, flops, runs
 from scaling import sweep as sweeps
-from scaling.evals import prompts, suites
-from scaling.evals.items import TEST, TaskError
+from scaling.evals import cells
+from scaling.evals.items import TaskError
 from scaling.launch import devices, estimate
 from scaling.launch import folder as folders
 from scaling.launch.devices import Pool
@@ -241,7 +240,7 @@ def _words(data: configs.DataConfig, dataset: Dataset | None) -> str:
 
 def _stream_tokens(request: Request) -> int | None:
     """Tokens of one epoch, once the store is there."""
-    base, _ = sweeps.load_config(request.sweep, request.overrides)
+    base = sweeps.first_config(request.sweep, request.overrides)
     data = configs.data_of(base)
     return corpus.load_data(data).stream_tokens(base.model.context) if data and corpus.is_there(data) else None
 
@@ -270,12 +269,12 @@ def _probe_problems(loaded: sweeps.Sweep) -> list[str]:
     out = []
     for probe in dict.fromkeys(m.config.probe for m in loaded.members if m.config.probe.suite):
         try:
-            suite = suites.find(probe.suite, probe.tasks)
-            for task, format, shots in itertools.product(suite.tasks, probe.formats, probe.shots):
-                if format in task.formats:
-                    prompts.check(task, format, shots, TEST)
+            cells.of_config(probe)
         except TaskError as error:
             out.append(f"probe: {error}")
+        except StoreError as error:  # of held-out text; the default one is built before the members start
+            if corpus.is_there(loaded.members[0].config.data):
+                out.append(f"probe.suite={probe.suite!r}: {error}")
     return out
 
 

@@ -186,7 +186,9 @@ def test_what_is_judged(small):
         ladder.shown(two)
     rest = [dataclasses.replace(a, row=a.row | {"task": "rare"}) for a in two]
     some, notes = ladder.shown([*found, *rest])
-    assert [s.task for s in some] == ["copy"] and notes == ["left out, rare by cloze: 2 models were scored, a shape needs 3 or more"]
+    assert [s.task for s in some] == ["copy"] and notes == [
+        "left out, rare by cloze: 2 models were scored, a shape needs 3 or more"
+    ]
 
 
 def test_rungs(scores):

@@ -20,15 +20,15 @@ import shlex
 import subprocess
 import sys
 
-from . import files, settings
-from .case import LAUNCH, Case
+from . import asking, files, settings
+from .case import EVALS, LAUNCH, Case
 from .world import Folder, make_world, signals_kept
 
 __all__ = ["CASES", "REPO", "Answer", "Case", "answer", "make_world", "message", "page"]
 
-CASES = settings.CASES | files.CASES
+CASES = settings.CASES | files.CASES | asking.CASES
 REPO = pathlib.Path(__file__).parents[2]
-ENTRY = {LAUNCH: f"{LAUNCH}.__main__"}
+ENTRY = {name: f"{name}.__main__" for name in (LAUNCH, EVALS)}
 
 
 @dataclasses.dataclass(frozen=True)

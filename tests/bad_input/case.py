@@ -9,6 +9,7 @@ from .world import Spoil
 LAUNCH, TRAIN, CORPUS = "scaling.launch", "scaling.train", "scaling.corpus"
 PREDICT, PLOT = "analysis.predict", "analysis.plot_scaling"
 COMPARE, DESIGN, REPORT = "analysis.compare", "analysis.design", "analysis.report"
+EVALS, DECODE = "scaling.evals", "scaling.decode"
 ONE = "--config one.py"
 
 

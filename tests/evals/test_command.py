@@ -3,10 +3,10 @@
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import pytest
+import tiny
+import written
 
 from scaling import runs
 from scaling.evals import records
@@ -14,10 +14,10 @@ from scaling.evals.__main__ import main
 
 
 @pytest.fixture(scope="module")
-def sweep(trainer, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A trained member, a copy of it, and one that has not ended."""
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A member of random parameters, a copy of it, and one that has not ended."""
     folder = tmp_path_factory.mktemp("sweep")
-    trainer.run(folder / "a", budget="10 steps", evals=1, model__context=64)
+    written.member(folder / "a", tiny.train_config(model_context=64, budget="10 steps"), steps=(10,))
     for name in ("b", "open"):
         shutil.copytree(folder / "a", folder / name)
     (folder / "open" / runs.DONE).unlink()
@@ -41,11 +41,10 @@ def words(run: pathlib.Path, suite: pathlib.Path, *more: str) -> list[str]:
 
 def test_a_sweep_is_scored_once(sweep: pathlib.Path, suite: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Fails when a member is left out or touched before it has ended, or the second command asks again."""
-    command = [sys.executable, "-m", "scaling.evals", *words(sweep, suite, "--formats", "cloze")]
-    ended = subprocess.run(command, cwd=pathlib.Path(__file__).parents[2], text=True, capture_output=True, timeout=180)
-    assert ended.returncode == 0, ended.stderr
-    assert "open: not finished (done.json is missing)" in ended.stdout and not (sweep / "open" / records.EVALS).exists()
-    assert "6 cut at the left" in ended.stdout and "items/s" in ended.stdout
+    assert main(words(sweep, suite, "--formats", "cloze")) == 0
+    told = capsys.readouterr().out
+    assert "open: not finished (done.json is missing)" in told and not (sweep / "open" / records.EVALS).exists()
+    assert "6 cut at the left" in told and "items/s" in told
     for name in ("a", "b"):
         rows = records.rows(sweep / name)
         assert [(r["task"], r["n"], r["truncated"]) for r in rows[:2]] == [("cats", 6, 0), ("dogs", 6, 6)]

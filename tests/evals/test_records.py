@@ -8,7 +8,7 @@ import pytest
 from pyarrow import parquet
 
 from scaling.evals import asking, records
-from scaling.evals.asking import Ask
+from scaling.evals.cells import Ask
 from scaling.evals.items import Suite, TaskError
 from scaling.evals.records import Position
 

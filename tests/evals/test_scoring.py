@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from scaling.evals import metrics, prompts, scoring
+from scaling.evals.cells import FITS
 from scaling.evals.items import Item, Task, TaskError
 from scaling.tokenizer import Tokenizer, byte_tokenizer, train_bpe
 
@@ -90,8 +91,8 @@ def test_long_prompts_drop_shots_lose_their_left_or_are_skipped() -> None:
     """Fails when shots are dropped that would fit, a prompt is cut though shots could go, or a skipped item is counted."""
     task = asked.task(6, pad=18)  # two shots fit the short ones alone
     e, items = asked.engine(), task.splits["test"]
-    found = {fit: scoring.score(e, task, items, "cloze", 2, fit) for fit in scoring.FITS}
-    dropped, cut, skipped = (found[fit] for fit in scoring.FITS)
+    found = {fit: scoring.score(e, task, items, "cloze", 2, fit) for fit in FITS}
+    dropped, cut, skipped = (found[fit] for fit in FITS)
 
     def longest(item: Item, shots: int) -> int:
         request = prompts.request(task, item, "cloze", shots)
