@@ -186,7 +186,10 @@ def _in_context(found: Source, judged: Sequence[Judged], page: Page) -> dict[str
 
     out = {}
     if found.shots:
-        out["emergence_shots"] = draw_incontext.shots(found.shots, page.level)
+        nothing = {(j.shown.task, j.shown.format) for j in judged if j.verdict.call == "absent"}
+        risen = [c for c in found.shots if (c.task, c.format) not in nothing]
+        left = dict.fromkeys(f"{c.task} by {c.format}" for c in found.shots if c not in risen)
+        out["emergence_shots"] = draw_incontext.shots(risen or found.shots, page.level, list(left) if risen else [])
     if found.thoughts:
         out["emergence_cot"] = draw_incontext.thoughts(found.thoughts, page)
     cloze = {j.shown.task: j for j in judged if j.shown.format == "cloze"}

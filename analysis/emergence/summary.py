@@ -16,7 +16,6 @@ from analysis.emergence.sizes import Growth
 from analysis.emergence.verdict import Verdict
 from analysis.words import number
 
-
 KINDS = ("sharp-in-loss", "sharp-metric-only", UNTOLD, "smooth", "absent", "under-powered")  # in the order of the telling
 MEANING = {
     "sharp-in-loss": "jumps, and so does its continuous metric (or, without one, the score against loss)",
