@@ -61,8 +61,8 @@ def table(judged: Sequence[Judged]) -> list[str]:
 
 
 def bends(v: Verdict) -> bool:
-    """Whether a midpoint and a width may be told: of a curved winner."""
-    return v.selection is not None and v.selection.winner in ("sigmoid", "sigmoid_top", "step")
+    """Whether a midpoint and a width may be told: of a curved winner that rises."""
+    return v.call != "absent" and v.selection is not None and v.selection.winner in ("sigmoid", "sigmoid_top", "step")
 
 
 def reasons(j: Judged) -> list[str]:

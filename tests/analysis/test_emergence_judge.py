@@ -108,9 +108,11 @@ def test_order_and_company_do_not_change_a_verdict():
 
 
 def test_a_constant_above_chance_is_no_emergence():
-    """Fails when a score that all models share is called sharp or absent."""
-    found = judge.judge(ladders.ability(np.array([240, 250, 245, 255, 251, 243.0]), 0.25))
-    assert found.call == "smooth" and "no change with scale" in found.reasons[0]
+    """Fails when a score that all models share is called sharp or absent; or an exact match that may be a guess an ability."""
+    hits = np.array([240, 250, 245, 255, 251, 243.0])
+    half, tenth, most = (judge.judge(ladders.ability(h, c), 20) for h, c in ((hits, 0.25), (hits / 5, 0.0), (hits * 1.8, 0.0)))
+    assert [v.call for v in (half, tenth, most)] == ["smooth", "absent", "smooth"]
+    assert all("no change with scale" in v.reasons[0] for v in (half, tenth, most))
 
 
 def test_forecasts_cover_the_largest_model():
