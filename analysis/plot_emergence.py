@@ -105,9 +105,10 @@ def _own(args: argparse.Namespace) -> Source:
     found = ladder.read(args.runs, args.n, None if args.tasks else MANY)
     chosen = ladder.only(found, args.tasks, args.format, args.shots)
     both = ladder.only(found, args.tasks, args.format, None)
+    shown, notes = ladder.shown(chosen, args.checkpoints)
     return Source(
-        str(args.runs), tuple(ladder.shown(chosen, args.checkpoints)), tuple(incontext.shots(both, args.level)),
-        tuple(incontext.thoughts(both, args.level)), tuple(sizes.growth(chosen, args.level)), own=True,
+        str(args.runs), tuple(shown), tuple(incontext.shots(both, args.level)),
+        tuple(incontext.thoughts(both, args.level)), tuple(sizes.growth(chosen, args.level)), tuple(notes), own=True,
     )  # fmt: skip
 
 
@@ -185,7 +186,10 @@ def _in_context(found: Source, judged: Sequence[Judged], page: Page) -> dict[str
 
     out = {}
     if found.shots:
-        out["emergence_shots"] = draw_incontext.shots(found.shots, page.level)
+        nothing = {(j.shown.task, j.shown.format) for j in judged if j.verdict.call == "absent"}
+        risen = [c for c in found.shots if (c.task, c.format) not in nothing]
+        left = dict.fromkeys(f"{c.task} by {c.format}" for c in found.shots if c not in risen)
+        out["emergence_shots"] = draw_incontext.shots(risen or found.shots, page.level, list(left) if risen else [])
     if found.thoughts:
         out["emergence_cot"] = draw_incontext.thoughts(found.thoughts, page)
     cloze = {j.shown.task: j for j in judged if j.shown.format == "cloze"}
@@ -217,12 +221,20 @@ def main(argv: list[str] | None = None) -> None:
     print(f"judging {len(found.shown)} curves of {found.name} …", file=sys.stderr, flush=True)
     judged = judge(found.shown, args.level, args.draws)
     print(f"drawing ({time.monotonic() - begun:.0f} s so far) …", file=sys.stderr, flush=True)
-    runs.write_json(out / "emergence.json", summary.to_json(judged, found.shots, found.thoughts, found.sizes, found.name, args.level))
+    runs.write_json(
+        out / "emergence.json", summary.to_json(judged, found.shots, found.thoughts, found.sizes, found.name, args.level)
+    )
     names = []
     for name, drawn in figures(found, judged, args).items():
         write(drawn, out / name)
         names.append(f"{name}.png")
-    lines = [*summary.kinds(judged), "", *summary.table(judged), "", *(line for j in judged for line in [*summary.reasons(j), ""])]
+    lines = [
+        *summary.kinds(judged),
+        "",
+        *summary.table(judged),
+        "",
+        *(line for j in judged for line in [*summary.reasons(j), ""]),
+    ]
     lines += [*summary.shots(found.shots), *summary.thoughts(found.thoughts), *summary.growth(found.sizes)]
     lines += [*(f"note: {note}" for note in found.notes)]
     print("\n".join(lines))

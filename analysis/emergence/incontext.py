@@ -197,13 +197,16 @@ def _rights(path: pathlib.Path, _written: int, form: str) -> dict[str, dict[str,
     from pyarrow import parquet
 
     names = set(parquet.read_schema(path).names)
-    told = "right" in names and form != GREEDY
-    kept = ["task", "item", "right"] if told else ["task", "item", "gold", "loglikelihoods", "greedy"]
-    if not told and form not in ("cloze", "letter", GREEDY):
+    if form in ("generate", "cot") and "right" not in names:
         return {}
+    kept = (
+        ["task", "item", "right"]
+        if "right" in names and form != GREEDY
+        else ["task", "item", "gold", "loglikelihoods", "greedy"]
+    )
     out: dict[str, dict[str, float]] = collections.defaultdict(dict)
     for row in parquet.read_table(path, columns=kept).to_pylist():
-        right = row["right"] if told else _greedy_right(row) if form == GREEDY else _chosen_right(row)
+        right = row["right"] if "right" in kept else _greedy_right(row) if form == GREEDY else _chosen_right(row)
         if right is not None:  # of an item that was left out
             out[row["task"]][row["item"]] = float(right)
     return out

@@ -3,7 +3,7 @@
 What the words mean.
 
   absent             no group of largest models is above chance (corrected over tasks), or by less than 3 % of what there is
-                     to gain
+                     to gain; or all share an exact match below one half, which a guess among few answers may score
   smooth             above chance, and the middle 80 % of the rise takes 40 % of the ladder or more (of a straight line 80 %)
   sharp-metric-only  the rise is narrower, or an exact match began to rise when 40 % of the continuous metric's progress had
                      been made; and a smooth law of that metric, pushed through the score's own definition, predicts it
@@ -31,6 +31,7 @@ LEVEL = 0.05
 FEWEST = 5  # different values of compute: QAICc of a two-parameter shape needs as many
 BLIND = 0.15  # of the way from chance to all right: a ladder that cannot see this much cannot say 'absent'
 SCATTERED = 4.0  # times more than expected about a constant, from which it is not what one sees
+GUESSED = 0.5  # exact match below which a score that all models share may be a guess: between two answers it is half right
 FLAT = 0.1  # of a jump, that the mean of the models below it may rise
 LEAD = 0.4  # share of the companion's progress made before the score moves, from which the score hides it; .1 in step with it
 
@@ -257,6 +258,8 @@ def _call(
         return "under-powered", f"neither sharp nor gradual: {narrow}"
     if s.winner == "constant" and s.phi > SCATTERED:
         return "under-powered", f"scores scatter {s.phi:.0f} times more than counting does: no shape beats a constant"
+    if s.winner == "constant" and case.ability.chance == 0 and reached < GUESSED:
+        return "absent", f"{reached:.2f} at every compute: no change with scale, and no more than a guess among few answers scores"
     if s.winner == "constant":
         return "smooth", f"above chance, {reached:.2f}, at every compute: no change with scale"
     return "smooth", f"{narrow} (a straight line's takes 80 %)"

@@ -187,25 +187,23 @@ def most_shots(found: Iterable[Asked]) -> dict[tuple[str, str], int]:
     return {key: max(k for k, times in of.items() if 2 * times >= max(of.values())) for key, of in count.items()}
 
 
-def shown(found: Sequence[Asked], checkpoints: bool = False) -> list[Shown]:
-    """An ability for each task and format, with the most shots that it was asked with.
+def shown(found: Sequence[Asked], checkpoints: bool = False) -> tuple[list[Shown], list[str]]:
+    """An ability for each task and format, with the most shots that it was asked with; and notes on those left out.
 
     Judged are the ends of annealed runs; where there are fewer than three, all ends; with ``checkpoints``, or where there are
     not even three ends, every checkpoint, those of one trunk as one cluster.  The others are drawn small.
 
     Raises:
-      LoadError: for fewer than three models.
+      LoadError: for fewer than three models of every task.
     """
-    shots, out = most_shots(found), []
+    shots, out, few = most_shots(found), [], []
     order = {task: i for i, task in enumerate(tasks(found))}
     for task, form in sorted(shots, key=lambda key: (order[key[0]], list(FORMATS).index(key[1]))):
         asked = [a for a in found if a.key == (task, form, shots[task, form])]
         points = _points(asked, checkpoints)
         if sum(p.excluded is None for p in points) < FEWEST:
-            raise load.LoadError(
-                f"{task} by {form}: {len(asked)} models were scored, a shape needs {FEWEST} or more; score more runs of the "
-                "ladder: python -m scaling.evals --run FOLDER"
-            )
+            few.append(f"{task} by {form}: {len(asked)} models were scored, a shape needs {FEWEST} or more")
+            continue
         lengths = [v for a in asked if (v := a.row.get("answer_tokens"))] if FORMATS[form] == EXACT else []
         first = asked[0].row
         made = ability(
@@ -215,7 +213,9 @@ def shown(found: Sequence[Asked], checkpoints: bool = False) -> list[Shown]:
         )  # fmt: skip
         rest = tuple(p for p in points if p.excluded is not None)
         out.append(Shown(f"{task}/{form}/{shots[task, form]}", task, form, shots[task, form], made, rest))
-    return out
+    if not out:
+        raise load.LoadError(f"{'; '.join(few[:FEWEST])}; score more runs of the ladder: python -m scaling.evals --run FOLDER")
+    return out, [f"left out, {words}" for words in few]
 
 
 def _points(asked: Sequence[Asked], checkpoints: bool) -> list[Point]:

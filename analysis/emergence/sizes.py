@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -44,7 +45,7 @@ def growth(found: Sequence[Asked], level: float) -> list[Growth]:
         if len(rungs) > 1:
             asked = [Condition(a.score, a.row["n"], right_items(a)) for a in rungs]
             less = np.array([-1.0, 1.0])
-            steps = [contrast(pair, less, level) for pair in zip(asked, asked[1:], strict=False)]
+            steps = [contrast(pair, less, level) for pair in itertools.pairwise(asked)]
             whole, _ = contrast([asked[0], asked[-1]], less, level)
             paired, sizes = all(same for _, same in steps), tuple(a.run.size for a in rungs)
             out.append(Growth(task, form, most[task, form], sizes, tuple(gain for gain, _ in steps), whole, paired))

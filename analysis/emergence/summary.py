@@ -16,7 +16,6 @@ from analysis.emergence.sizes import Growth
 from analysis.emergence.verdict import Verdict
 from analysis.words import number
 
-
 KINDS = ("sharp-in-loss", "sharp-metric-only", UNTOLD, "smooth", "absent", "under-powered")  # in the order of the telling
 MEANING = {
     "sharp-in-loss": "jumps, and so does its continuous metric (or, without one, the score against loss)",
@@ -54,14 +53,16 @@ def table(judged: Sequence[Judged]) -> list[str]:
             onset = "–" if v.onset.log_flops is None else f"{v.onset.log_flops:.2f}"
             if bends(v):
                 middle, width = f"{v.onset.midpoint:.2f}", f"{v.onset.width:.2f}" if v.onset.resolved else "unres."
-        out.append(f"{a.task:<{wide}} {label(j):<23} {len(a.flops):>6} {score:>14} {shape:<21} {onset:>6} {middle:>9} {width:>6}")
+        out.append(
+            f"{a.task:<{wide}} {label(j):<23} {len(a.flops):>6} {score:>14} {shape:<21} {onset:>6} {middle:>9} {width:>6}"
+        )
     units = "onset and midpoint: log10 FLOPs; width: decades from 10 to 90 % of the rise, unresolved below the models' spacing"
     return [*out, units]
 
 
 def bends(v: Verdict) -> bool:
-    """Whether a midpoint and a width may be told: of a curved winner."""
-    return v.selection is not None and v.selection.winner in ("sigmoid", "sigmoid_top", "step")
+    """Whether a midpoint and a width may be told: of a curved winner that rises."""
+    return v.call != "absent" and v.selection is not None and v.selection.winner in ("sigmoid", "sigmoid_top", "step")
 
 
 def reasons(j: Judged) -> list[str]:
@@ -143,7 +144,11 @@ def _interval(value: Interval) -> str:
 
 
 def to_json(
-    judged: Sequence[Judged], curves: Sequence[Shots], found: Sequence[Thought], sizes: Sequence[Growth], source: str,
+    judged: Sequence[Judged],
+    curves: Sequence[Shots],
+    found: Sequence[Thought],
+    sizes: Sequence[Growth],
+    source: str,
     level: float,
 ) -> dict[str, Any]:
     """All numbers of the figures; NaN and infinities are null."""
