@@ -171,7 +171,10 @@ def figures(found: Source, judged: Sequence[Judged], args: argparse.Namespace) -
     out = {"emergence": first}
     lossy = [j for j in _plain(judged, args) if np.isfinite(j.shown.ability.loss).any()]
     if lossy and not found.published and not args.tasks:
-        out["emergence_loss"] = grid(lossy, page, "loss")
+        there = [j for j in lossy if j.verdict.call != "absent"] or lossy
+        left = [j.shown.ability.task for j in lossy if j not in there]
+        words = f"  Absent, not drawn: {'; '.join(left)}." if left else ""
+        out["emergence_loss"] = grid(there, dataclasses.replace(page, caption=page.caption + words), "loss")
     return out | _in_context(found, judged, page)
 
 

@@ -134,7 +134,19 @@ def score(ax: Axes, j: Judged, page: Page, x: str = "flops") -> None:
         ax.set_xscale("log")
         _shape(ax, j)
     else:
+        _shape_in_loss(ax, j)
         ax.invert_xaxis()
+
+
+def _shape_in_loss(ax: Axes, j: Judged) -> None:
+    """The best shape over loss, and the loss at which it leaves chance."""
+    a, found = j.shown.ability, j.verdict.loss
+    if found is None or j.verdict.call == "absent":
+        return
+    x = np.linspace(np.nanmin(a.loss), np.nanmax(a.loss), 120)
+    ax.plot(x, found.selection.curve(-x[::-1])[::-1], color=tint(j), lw=1.4, zorder=2.5)
+    if found.threshold is not None:
+        ax.axvline(found.threshold, color=tint(j), lw=0.9, ls=":")
 
 
 def _shape(ax: Axes, j: Judged) -> None:
@@ -225,7 +237,7 @@ def grid(judged: Sequence[Judged], page: Page, x: str = "flops", columns: int | 
     height = _CELL[1] * rows + below + 0.35
     with canvas(width, height) as out:
         spec = out.add_gridspec(
-            rows, columns, left=0.62 / width, right=1 - 0.15 / width, top=1 - 0.38 / height, bottom=below / height, wspace=0.3,
+            rows, columns, left=0.75 / width, right=1 - 0.15 / width, top=1 - 0.38 / height, bottom=below / height, wspace=0.3,
             hspace=0.42,
         )  # fmt: skip
         for i, j in enumerate(judged):
@@ -275,6 +287,9 @@ def furnish(out: Figure, judged: Sequence[Judged], page: Page, x: str) -> None:
         band = (Patch(color=CHIPS["smooth"], alpha=0.2), Line2D([], [], color=CHIPS["smooth"], lw=1.6))
         entries += [(band, f"shape and its {100 * page.level:g} % band"), (_mark("^"), "onset: above chance from here on"),
                     (Line2D([], [], color=CHIPS["smooth"], lw=0.9, ls=":"), "midpoint")]  # fmt: skip
+    else:
+        entries += [(Line2D([], [], color=CHIPS["smooth"], lw=1.4), "shape"),
+                    (Line2D([], [], color=CHIPS["smooth"], lw=0.9, ls=":"), "leaves chance")]  # fmt: skip
     rest = {p.excluded == WITHIN for j in judged for p in j.shown.rest}
     entries += [(_mark("o", ms=2.5), "checkpoint within training, not judged")] if True in rest else []
     entries += [(_mark("o", mfc="none", ms=4), "left out, see below")] if False in rest else []

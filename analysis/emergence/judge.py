@@ -259,7 +259,10 @@ def _call(
     if s.winner == "constant" and s.phi > SCATTERED:
         return "under-powered", f"scores scatter {s.phi:.0f} times more than counting does: no shape beats a constant"
     if s.winner == "constant" and case.ability.chance == 0 and reached < GUESSED:
-        return "absent", f"{reached:.2f} at every compute: no change with scale, and no more than a guess among few answers scores"
+        return (
+            "absent",
+            f"{reached:.2f} at every compute: no change with scale, and a guess among few answers scores as much",
+        )
     if s.winner == "constant":
         return "smooth", f"above chance, {reached:.2f}, at every compute: no change with scale"
     return "smooth", f"{narrow} (a straight line's takes 80 %)"
