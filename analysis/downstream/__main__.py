@@ -114,8 +114,9 @@ def _line(f: Forecast) -> str:
     out = f"{f.run}: task loss {f.loss:.4f} [{low:.4f}, {high:.4f}]"
     out += "" if f.measured_loss is None else f", measured {f.measured_loss:.4f}"
     out += f"; accuracy {f.accuracy:.4f} [{lo:.3f}, {hi:.3f}]"
-    if f.measured_accuracy is not None and f.error is not None:
-        out += f", measured {f.measured_accuracy:.4f}: {100 * f.error:+.1f} %, {'inside' if f.hit else 'OUTSIDE'}"
+    if f.measured_accuracy is not None:
+        off = "" if f.error is None else f"{100 * f.error:+.1f} %, "
+        out += f", measured {f.measured_accuracy:.4f}: {off}{'inside' if f.hit else 'OUTSIDE'}"
     return out if f.verdict.identified else f"{out}; {words.verdict_words(f.verdict)}"
 
 

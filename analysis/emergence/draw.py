@@ -36,7 +36,7 @@ _FALLS = ("nll", "bpb", "bits_per_byte", "brier", "edit")  # better is lower
 BENT = ("sigmoid", "sigmoid_top", "step")  # shapes that have a midpoint
 _MANY = 40  # models, from which points are small
 _CELL = (3.25, 2.9)  # inches
-_DPI = 115
+_DPI = 100
 _LOOK: Any = {"font.size": 9.5, "axes.titlesize": 10.5, "axes.labelsize": 9, "axes.titley": 1.0}  # a fixed title saves a layout
 
 
