@@ -2,8 +2,8 @@
 
     pip install -e '.[demo]' && python -m scaling.launch --sweep ladder.py
 
-(none)  6 sizes to 600K x 3 budgets of bytes, 24 members: 10 to 11 minutes on 2 cores (2.4 GHz, no AVX-512).
-quick   4 smaller sizes x 3 budgets of a sixth: about 2 minutes; a smoke test, its law means nothing.
+(none)  6 sizes to 600K x 3 budgets of bytes, 24 members: 18 and a half minutes on 2 busy cores (2.4 GHz, no AVX-512).
+quick   4 smaller sizes x 3 budgets of a sixth: a few minutes; a smoke test, its law means nothing.
 bpe     the default grid in tokens of a BPE vocabulary of 1,024 (2.7 bytes each), of the same corpus.
 tpu     10M to 3B parameters in bf16 over `--config.data.store`: planned and priced anywhere, for a pod.
 
@@ -27,24 +27,23 @@ the scores to compute, at equal loss.
 Seeds (initialisation and data order) 0, 1, 2 with heads of 8 after 1.2M bytes: 75K 1.369 1.367 1.365, 110K 1.363 1.340 1.332,
 150K 1.307 1.312 1.330, 250K 1.268 1.303 (some of these sizes are of an earlier grid): pooled standard deviation 0.014.  The
 steps of this grid from size to size are worth 0.08, 0.07, 0.02, 0.03 and 0.003 on average, so the last one lies within the
-noise (443K and 600K after 2.4M bytes: README.md): `sweep.seeds` averages it out, at the price of as many ladders.
+noise: `sweep.seeds` averages it out, at the price of as many ladders.
 
 Every other window is of the laptop suite's training text (scaling/evals/laptop), so that abilities can be seen to appear
 (--config.sweep.suite=False: prose alone).  The numbers above are of prose alone; laws are still of the loss on held-out prose,
-which sees half the budget.  At equal weights of
-the twelve subjects, longer questions and 160 people to know, 110K parameters solved nothing at 2.4M bytes (exact match at most
-0.07); with these weights, in exact match and in nats per byte of the right answer (64 test items, 5 shots, seed 0; a standard
-error of a half is 0.06):
+which sees half the budget.  At equal weights of the twelve subjects, longer questions and 160 people to know, 110K parameters
+solved nothing at 2.4M bytes (exact match at most 0.07); with these weights, exact match (or accuracy among four) and nats per
+byte of the right answer, 200 items, 5 shots, seed 0 (python -m analysis.plot_emergence --runs runs/ladder):
 
                      50K 0.6M   50K 2.4M  195K 1.2M  195K 2.4M  600K 1.2M  600K 2.4M
-    copy             0.00 2.16  0.00 2.02  0.00 1.93  0.62 0.24  0.41 0.43  0.98 0.01  a jump, in the loss as well
-    reverse          0.00 2.16  0.00 1.99  0.00 1.73  0.98 0.03  0.25 0.69  0.98 0.01  (likewise; and sort)
-    add, in steps    0.00 0.95  0.02 0.74  0.00 0.62  0.61 0.16  0.20 0.27  0.81 0.13  a gain of chain of thought,
-    add, direct      0.02 1.51  0.05 1.28  0.00 1.36  0.06 1.11  0.00 1.28  0.06 0.99  over this
-    codes            0.00 2.38  0.03 1.01  0.12 0.85  0.52 0.33  0.31 0.57  0.84 0.12  a jump of exact match alone
-    brackets, of 4   0.39 1.25  0.75 0.82  0.69 0.86  0.78 0.68  0.86 0.63  0.94 0.45  smooth (accuracy among choices)
-    mod_add, of 4    0.22 1.58  0.23 1.57  0.28 1.57  0.25 1.55  0.30 1.55  0.25 1.53  at chance, as sum, lookup, two_hop
-    hidden_map       0.20 0.71  0.30 0.69  0.34 0.71  0.30 0.69  0.20 0.72  0.20 0.69  and this with and without shots
+    copy             0.00 2.69  0.00 2.47  0.00 2.42  0.33 0.64  0.09 0.93  0.97 0.02  a jump, in the loss as well
+    reverse          0.00 2.61  0.00 2.46  0.00 2.33  0.39 0.71  0.06 1.10  1.00 0.01  (likewise)
+    add, in steps    0.01 1.03  0.04 0.65  0.02 0.82  0.73 0.16  0.08 0.36  0.66 0.16  a gain of chain of thought,
+    add, direct      0.00 2.30  0.01 2.03  0.01 1.98  0.03 1.52  0.01 1.90  0.07 1.40  over this
+    codes            0.00 2.96  0.01 1.28  0.08 1.13  0.35 0.58  0.39 0.59  0.88 0.13  a jump of exact match alone
+    brackets, of 4   0.33 1.58  0.64 1.05  0.66 1.11  0.70 0.87  0.66 0.98  0.84 0.62  smooth
+    mod_add, of 4    0.21 2.43  0.28 2.37  0.23 2.34  0.24 2.34  0.27 2.33  0.20 2.32  at chance, as sum, lookup, two_hop
+    hidden_map       0.21 1.44  0.26 1.41  0.26 1.41  0.23 1.39  0.27 1.39  0.24 1.38  and this with and without shots
 """
 
 import ml_collections

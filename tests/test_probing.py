@@ -43,7 +43,7 @@ def test_a_run_is_asked_at_its_marks_and_its_end(run):
     assert asked == set(itertools.product((20, 40), ("cloze", "letter"), (0, 1))) and len(rows) == 8
     assert all(row["n"] == 5 and row["tokens"] == row["step"] * 128 for row in rows)
     assert all((run_dir / row["items_file"]).exists() for row in rows)
-    assert "step 40  " in said and "(cloze, 1 shots)" in said
+    assert "step 40  " in said and "(cloze, 1 shot)" in said
 
 
 def test_what_generates_is_asked_with_the_most_shots_alone():

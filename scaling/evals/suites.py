@@ -39,8 +39,6 @@ def find(text: str, only: Sequence[str] = (), groups: str = "harness", layout: s
     if text == LAPTOP:
         from scaling.evals.laptop import suite
 
-        from scaling.evals.laptop import suite
-
         return pick(suite(), only)
     if text.partition(":")[0] == PROSE:
         from scaling.evals import natural

@@ -6,10 +6,10 @@ from random import Random
 import pytest
 
 from scaling import corpus
-from scaling.evals import natural, overlap
+from scaling.evals import natural, overlap, suites
 from scaling.evals.items import DEV, TEST, VAL, Suite, TaskError
 from scaling.sources import FileSource
-from scaling.store import TokenStore
+from scaling.store import StoreError, TokenStore
 
 COUNTS = {DEV: 5, VAL: 12, TEST: 100}
 
@@ -81,6 +81,22 @@ def test_answers_alone_say_nothing(store: TokenStore, suite: Suite) -> None:
 def test_the_same_items_every_time(store: TokenStore, suite: Suite) -> None:
     """Fails when items depend on anything but the store."""
     assert natural.suite(store, COUNTS) == suite
+
+
+def test_it_is_found_by_name_and_made_once(store: TokenStore, suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when ``prose:STORE`` gives other items than the generator, makes them again though nothing has changed, or keeps
+    what an earlier version or another text had."""
+    makes: list[TokenStore] = []
+    monkeypatch.setattr(natural, "suite", lambda of: makes.append(of) or suite)
+    assert suites.find(f"prose:{store.path}") == suite == suites.find(f"prose:{store.path}")
+    assert len(makes) == 1
+    assert [t.name for t in suites.find(f"prose:{store.path}", ["prose_word"]).tasks] == ["prose_word"]
+    monkeypatch.setattr(natural, "VERSION", 0)
+    assert suites.find(f"prose:{store.path}") == suite and len(makes) == 2
+    (store.path / natural.KEPT).write_text("{")
+    assert suites.find(f"prose:{store.path}") == suite and len(makes) == 3
+    with pytest.raises(StoreError, match=r"tokens/none: no token store"):
+        suites.find("prose:tokens/none")
 
 
 def test_too_little_text_is_told(store: TokenStore, suite: Suite) -> None:

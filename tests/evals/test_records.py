@@ -43,13 +43,16 @@ def test_rows_hold_what_the_analysis_reads(tmp_path: pathlib.Path) -> None:
 
 
 def test_items_are_kept_by_task(tmp_path: pathlib.Path) -> None:
-    """Fails when one task's items replace another's, or scoring again doubles them."""
+    """Fails when one task's items replace another's, scoring again doubles them, or ``right`` is not what accuracy counts."""
     run(tmp_path, Ask(suite()))
     run(tmp_path, Ask(suite(3)))
     (row,) = [r for r in records.rows(tmp_path) if r["task"] == "two"]
     table = parquet.read_table(tmp_path / row["items_file"]).to_pylist()
     assert [(r["task"], r["item"]) for r in table] == [(t, f"q{i}") for t in ("one", "two") for i in range(3)]
     assert len(table[0]["loglikelihoods"]) == len(table[0]["unconditional"]) == 4 and table[0]["gold"] == 0
+    right = [r["right"] for r in table if r["task"] == "two"]
+    assert sum(right) / 3 == row["metrics"]["acc"]["value"]
+    assert right == [max(range(4), key=r["loglikelihoods"].__getitem__) == r["gold"] for r in table if r["task"] == "two"]
     assert list((tmp_path / "items").iterdir()) == [tmp_path / row["items_file"]]
 
 
@@ -86,6 +89,14 @@ def test_the_trainer_scores_what_it_has_in_hand(tmp_path: pathlib.Path) -> None:
     second = asking.score_now(e.config, halves, e.tokenizer, ask, Position(20, 1280, 2e6), tmp_path, keep_items=False)
     assert first[0]["metrics"]["nll"] != second[0]["metrics"]["nll"] and first[0]["items_file"] is None
     assert sorted({row["step"] for row in records.rows(tmp_path)}) == [10, 20]
+
+
+def test_a_task_of_which_nothing_fits_is_told_before_others_are_scored(tmp_path: pathlib.Path) -> None:
+    """Fails when the first task is scored and recorded, and the second then ends the command."""
+    short, long = (dataclasses.replace(asked.task(1, pad=pad), name=name) for name, pad in (("short", 0), ("long", 80)))
+    with pytest.raises(TaskError, match="long: none of its 1 prompts fits the model's context of 96 tokens"):
+        run(tmp_path, Ask(Suite("pair", (short, long)), fit="skip"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

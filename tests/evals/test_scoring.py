@@ -1,6 +1,7 @@
 """From items to scores: what fits, what is counted, and models whose scores are known."""
 
 import dataclasses
+import itertools
 
 import asked
 import jax
@@ -9,6 +10,7 @@ import pytest
 
 from scaling.evals import metrics, prompts, scoring
 from scaling.evals.cells import FITS
+from scaling.evals.engine import Engine
 from scaling.evals.items import Item, Task, TaskError
 from scaling.tokenizer import Tokenizer, byte_tokenizer, train_bpe
 
@@ -19,20 +21,17 @@ def bpe() -> Tokenizer:
     return train_bpe([f"{a} {b} {c}\n" for a in asked.WORDS for b in asked.WORDS for c in asked.WORDS], asked.VOCAB)
 
 
-class Oracle:
-    """Stands in for an engine: certain of whatever ``knows`` says, of a tokenizer's bytes."""
-
-    def __init__(self, task: Task, answers: dict[str, str]):
-        self.tokenizer, self.config, self.answers = byte_tokenizer(), asked.config(context=256), answers
-
-    def loglikelihoods(self, pairs, advance=lambda n: None):
-        """0 nats for the answer to the question that a context ends with, -20 for all else."""
-        out = []
-        for context, continuation in pairs:
-            question = self.tokenizer.decode(context).rpartition("Question: ")[2].partition("\n")[0]
-            right = self.tokenizer.decode(continuation).strip() == self.answers.get(question)
-            out.append((0.0 if right else -20.0, right))
-        return out
+def reciter(text: str) -> Engine:
+    """An engine of a model that says each letter of ``text`` after the one before it, whatever else was read: attention and
+    feed-forward layers add nothing, a letter's embedding is a unit vector, and the head turns that into the next letter."""
+    e = asked.engine(least_saved=1 << 30)
+    params = jax.tree.map(np.zeros_like, e.params)
+    params["final_norm"]["gain"] += 1.0
+    ids = e.tokenizer.encode(text)
+    assert len(set(ids.tolist())) == len(ids)
+    for i, (now, then) in enumerate(itertools.pairwise(ids)):
+        params["embedding"][now, i], params["head"][i, then] = 1.0, 9.0
+    return dataclasses.replace(e, params=params)
 
 
 def uniform(tokenizer: Tokenizer | None = None):
@@ -73,18 +72,27 @@ def test_a_uniform_model_scores_chance() -> None:
 
 
 def test_an_oracle_is_always_right_and_other_labels_leave_it_at_chance() -> None:
-    """Fails when an answer is compared with another item's, or an option with another option's."""
-    task = asked.task(60)
-    items = task.splits["test"]
-    oracle = Oracle(task, {i.question: i.gold for i in items})
+    """Fails when an answer is compared with another item's, an option with another option's, or another token than the next is
+    scored: a model that knows the answer is right in every format and normalization, of drawn labels it is right by chance."""
+    oracle, draw = reciter(": amber\n"), np.random.default_rng(0)
+    items = []
+    for i, place in enumerate(draw.integers(0, 4, 80).tolist()):
+        choices = [str(w) for w in draw.choice(asked.WORDS[1:], 3, replace=False)]
+        items.append(Item(f"q{i}", f"{i}?", (*choices[:place], "amber", *choices[place:]), place))
+    task = Task("words", "words", {"test": tuple(items)}, ("cloze", "generate"))
     scored = scoring.score(oracle, task, items, "cloze").scored
-    assert metrics.of(scored, "cloze", task)["acc"].value == 1.0
-    labels = np.random.default_rng(0).integers(0, 4, len(items))
+    found = metrics.of(scored, "cloze", task)
+    assert [found[name].value for name in ("acc", "acc_token", "acc_byte", "acc_character", "acc_centered")] == [1.0] * 5
+    assert found["p_gold"].value == pytest.approx(1, abs=1e-3) and all(s.greedy[s.item.answer] for s in scored)
     wrong = [
-        dataclasses.replace(s, item=dataclasses.replace(s.item, answer=int(a))) for s, a in zip(scored, labels, strict=True)
+        dataclasses.replace(s, item=dataclasses.replace(s.item, answer=int(a)))
+        for s, a in zip(scored, draw.integers(0, 4, len(items)), strict=True)
     ]
     acc = metrics.of(wrong, "cloze", task)["acc"]
     assert abs(acc.value - 0.25) < 3 * acc.stderr
+    written = scoring.score(oracle, task, items[:3], "generate").scored
+    assert [s.generated for s in written] == [" amber"] * 3
+    assert metrics.of(written, "generate", task)["exact_match"].value == 1.0
 
 
 def test_long_prompts_drop_shots_lose_their_left_or_are_skipped() -> None:
