@@ -124,6 +124,7 @@ def test_forecasts_cover_the_largest_model():
     hits = rng.binomial(500, 0.25 + 0.75 * p).astype(float)
     found = forecast.largest(Curves(x, hits, np.full_like(hits, 500.0), 0.25), draws=60)
     assert np.mean([f.inside for f in found]) >= 0.8
+    assert abs(np.mean([f.predicted - f.observed for f in found])) < 0.03
     assert np.median([np.ptp(f.interval) for f in found]) < 0.25, "an interval that says nothing covers everything"
     assert forecast.largest(Curves(x[:5], hits[:, :5], hits[:, :5] * 0 + 500, 0.25)) is None
 

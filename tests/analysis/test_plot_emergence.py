@@ -226,8 +226,11 @@ def test_one_example_of_each_kind_leads_the_page():
     judged = [Judged(Shown(str(i), str(i), "cloze", 5, v.ability), v, None) for i, v in enumerate(found)]
     row = draw_headline.examples(judged)
     assert [label(j) for j in row] == list(draw_headline.KINDS) and len({j.shown.task for j in row}) == 4
-    shares = [j.verdict.selection.middle for j in judged if label(j) == "smooth"]
-    assert row[2].verdict.selection.middle == max(shares)
+    gradual = sorted((j for j in judged if label(j) == "smooth"), key=lambda j: j.verdict.selection.middle)
+    assert row[2] is gradual[-1]
+    shown = dataclasses.replace(gradual[-1].shown, task=row[0].shown.task)  # another format of the task that jumps
+    same = [dataclasses.replace(j, shown=shown) if j is gradual[-1] else j for j in judged]
+    assert draw_headline.examples(same)[2] is gradual[0]
     assert draw_headline.page(judged[:2], Page.of(judged, 0.9, "")) is None
 
 
@@ -259,6 +262,27 @@ def test_slope_is_per_doubling():
     at = {k: incontext.Condition(0.2 + 0.1 * math.log2(1 + k), 500) for k in (0, 1, 3, 7)}
     curve = incontext._curve("t", "cloze", "1M", 1e6, 0.25, at, 0.9)
     assert curve.slope[0] == pytest.approx(0.1) and curve.gain[0] == pytest.approx(0.3)
+
+
+def test_right_items(tmp_path):
+    """Fails when an item's answer is not read from the column 'right', the choices or greedy decoding, by format."""
+    from pyarrow import Table, parquet
+
+    rows = [
+        {"task": "t", "item": "a", "gold": 1, "loglikelihoods": [-2.0, -1.0], "greedy": [True, False], "right": False},
+        {"task": "t", "item": "b", "gold": 0, "loglikelihoods": [-2.0, -1.0], "greedy": [True, False], "right": None},
+        {"task": "u", "item": "a", "gold": 0, "loglikelihoods": [-1.0], "greedy": [True], "right": True},
+    ]
+    parquet.write_table(Table.from_pylist(rows), tmp_path / "told.parquet")
+    parquet.write_table(Table.from_pylist(rows).drop_columns("right"), tmp_path / "old.parquet")
+
+    def rights(file: str, form: str):
+        row = {"items_file": f"{file}.parquet", "format": form, "task": "t"}
+        return incontext.right_items(ladder.Asked(None, tmp_path, True, math.nan, row))
+
+    assert rights("told", "cot") == rights("told", "cloze") == {"a": 0.0}
+    assert rights("old", "cloze") == {"a": 1.0, "b": 0.0} and rights("old", "cot") is None
+    assert rights("told", "greedy") == rights("old", "greedy") == {"a": 0.0, "b": 1.0}
 
 
 # ---- anybody's table
