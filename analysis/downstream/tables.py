@@ -91,13 +91,9 @@ def asked(path: str | os.PathLike[str]) -> bool:
 
 
 def of_runs(path: str | os.PathLike[str], table: Table) -> list[Task]:
-<<<<<<< HEAD
-    """The tasks of a sweep folder whose members have evals.jsonl, one for each format and shots; those of most shots first.
-=======
     """The tasks of a sweep folder whose members have evals.jsonl, most shots first.
 
     One for each (suite, task, split, format, shots).
->>>>>>> mend-emergence
 
     Args:
       path: the sweep's folder.
