@@ -58,8 +58,8 @@ def parser(prog: str, description: str, sweep: bool = False, forms: bool = False
     out.add_argument("--delta", type=_positive, help=delta)
     if forms:
         _add_forms(out)
-    out.add_argument("--level", type=_level, default=LEVEL, help="of all intervals (default: %(default)s)")
-    out.add_argument("--draws", type=_draws, default=DRAWS, help="bootstrap refits (default: %(default)s)")
+    out.add_argument("--level", type=level, default=LEVEL, help="of all intervals (default: %(default)s)")
+    out.add_argument("--draws", type=draws, default=DRAWS, help="bootstrap refits (default: %(default)s)")
     return out
 
 
@@ -94,11 +94,13 @@ def _positive(text: str) -> float:
     return _number(text, lambda v: 0 < v < math.inf, "must be a positive number, such as 1e-3")
 
 
-def _level(text: str) -> float:
+def level(text: str) -> float:
+    """The type of --level."""
     return _number(text, lambda v: 0 < v < 1, "must lie between 0 and 1, such as 0.9")
 
 
-def _draws(text: str) -> int:
+def draws(text: str) -> int:
+    """The type of --draws."""
     return int(_number(text, lambda v: v >= MIN_DRAWS and v == int(v), f"must be a whole number; use at least {MIN_DRAWS}"))
 
 

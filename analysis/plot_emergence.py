@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import cli, load
-from analysis.emergence import csv_scores, incontext, ladder, summary, tables
+from analysis import cli, csv_table, load
+from analysis.emergence import csv_scores, incontext, ladder, sizes, summary, tables
 from analysis.emergence.bands import band
-from analysis.emergence.draw import Judged, Page, grid, label
+from analysis.emergence.draw import UNTOLD, Judged, Page, grid, label
 from analysis.emergence.incontext import Shots, Thought
 from analysis.emergence.judge import judge_all
 from analysis.emergence.points import WITHIN, Shown
 from analysis.emergence.selection import DRAWS
+from analysis.emergence.sizes import Growth
 from analysis.figure import write
 from scaling import runs
 from scaling.cli import Parser
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 PUBLISHED = "published tables"
 LEVEL = 0.9
-PLAIN = ("cloze", "generate", "")  # formats of the first page; letters and chains of thought have their own
+PLAIN = ("cloze", "generate", ladder.GREEDY, "")  # formats of the first page; letters and chains of thought have their own
 MANY = 20  # tasks, from which their groups are drawn where there are any; --tasks shows single ones
 _GRID = 120  # points of a drawn curve
 
@@ -49,6 +50,7 @@ class Source:
     shown: tuple[Shown, ...]
     shots: tuple[Shots, ...] = ()
     thoughts: tuple[Thought, ...] = ()
+    sizes: tuple[Growth, ...] = ()
     notes: tuple[str, ...] = ()
     published: bool = False  # all of the shipped tables
     own: bool = False  # runs of a folder
@@ -70,8 +72,8 @@ def parser() -> Parser:
     out.add_argument("--checkpoints", action="store_true", help=every)
     first = load.N_DEFINITIONS[0]
     out.add_argument("--n", choices=load.N_DEFINITIONS, default=first, help=f"what N is of our runs (default: {first})")
-    out.add_argument("--level", type=cli._level, default=LEVEL, help="of all intervals (default: %(default)s)")
-    out.add_argument("--draws", type=cli._draws, default=DRAWS, help="bootstrap refits (default: %(default)s)")
+    out.add_argument("--level", type=cli.level, default=LEVEL, help="of all intervals (default: %(default)s)")
+    out.add_argument("--draws", type=cli.draws, default=DRAWS, help="bootstrap refits (default: %(default)s)")
     out.add_argument("--out", metavar="FOLDER", help="where to write (default: the sweep's folder, else ./analysis_out)")
     return out
 
@@ -91,7 +93,7 @@ def source(args: argparse.Namespace) -> Source:
     if args.runs:
         return _own(args)
     if args.csv:
-        shown, notes = csv_scores.read(args.csv, csv_scores.parse_mapping(args.map))
+        shown, notes = csv_scores.read(args.csv, csv_table.parse_mapping(args.map, csv_scores.ROLES))
         return Source(args.csv, tuple(_chosen(shown, args)), notes=tuple(notes))
     whole = not (args.tasks or args.format or args.shots is not None)
     every = tables.shipped() if whole else tables.everything()
@@ -103,9 +105,10 @@ def _own(args: argparse.Namespace) -> Source:
     found = ladder.read(args.runs, args.n, None if args.tasks else MANY)
     chosen = ladder.only(found, args.tasks, args.format, args.shots)
     both = ladder.only(found, args.tasks, args.format, None)
+    shown, notes = ladder.shown(chosen, args.checkpoints)
     return Source(
-        str(args.runs), tuple(ladder.shown(chosen, args.checkpoints)), tuple(incontext.shots(both, args.level)),
-        tuple(incontext.thoughts(both, args.level)), own=True,
+        str(args.runs), tuple(shown), tuple(incontext.shots(both, args.level)),
+        tuple(incontext.thoughts(both, args.level)), tuple(sizes.growth(chosen, args.level)), tuple(notes), own=True,
     )  # fmt: skip
 
 
@@ -161,11 +164,17 @@ def figures(found: Source, judged: Sequence[Judged], args: argparse.Namespace) -
 
         first = draw_detail.rows(judged, page)
     else:
-        first = grid(_plain(judged, args), page)
+        from analysis.emergence import draw_headline
+
+        shown = _plain(judged, args)
+        first = draw_headline.page(shown, page) or grid(shown, page)
     out = {"emergence": first}
     lossy = [j for j in _plain(judged, args) if np.isfinite(j.shown.ability.loss).any()]
     if lossy and not found.published and not args.tasks:
-        out["emergence_loss"] = grid(lossy, page, "loss")
+        there = [j for j in lossy if j.verdict.call != "absent"] or lossy
+        left = [j.shown.ability.task for j in lossy if j not in there]
+        words = f"  Absent, not drawn: {'; '.join(left)}." if left else ""
+        out["emergence_loss"] = grid(there, dataclasses.replace(page, caption=page.caption + words), "loss")
     return out | _in_context(found, judged, page)
 
 
@@ -180,7 +189,10 @@ def _in_context(found: Source, judged: Sequence[Judged], page: Page) -> dict[str
 
     out = {}
     if found.shots:
-        out["emergence_shots"] = draw_incontext.shots(found.shots, page.level)
+        nothing = {(j.shown.task, j.shown.format) for j in judged if j.verdict.call == "absent"}
+        risen = [c for c in found.shots if (c.task, c.format) not in nothing]
+        left = dict.fromkeys(f"{c.task} by {c.format}" for c in found.shots if c not in risen)
+        out["emergence_shots"] = draw_incontext.shots(risen or found.shots, page.level, list(left) if risen else [])
     if found.thoughts:
         out["emergence_cot"] = draw_incontext.thoughts(found.thoughts, page)
     cloze = {j.shown.task: j for j in judged if j.shown.format == "cloze"}
@@ -191,13 +203,12 @@ def _in_context(found: Source, judged: Sequence[Judged], page: Page) -> dict[str
 
 
 def _caption(found: Source, judged: Sequence[Judged]) -> str:
-    count = {call: sum(j.verdict.call == call for j in judged) for call in dict.fromkeys(j.verdict.call for j in judged)}
-    told = ", ".join(f"{n} {call}" for call, n in count.items())
+    told = ", ".join(f"{len(names)} {words}" for words, names in summary.by_kind(judged).items())
     reasons = sorted({p.excluded for j in judged for p in j.shown.rest if p.excluded and p.excluded != WITHIN})
     left = f"  Hollow, left out of fits: {'; '.join(reasons)}." if reasons else ""
     sharp = (
-        "  Under-powered: sharp: the score jumps, but nothing continuous was measured that tells the model from the metric."
-        if any(label(j) != j.verdict.call for j in judged)
+        f"  “{UNTOLD}” the score jumps, but nothing continuous was measured that tells which of the two does."
+        if any(label(j) == UNTOLD for j in judged)
         else ""
     )
     where = " (sources: analysis/emergence/data/README.md)" if found.name == PUBLISHED else ""
@@ -213,13 +224,22 @@ def main(argv: list[str] | None = None) -> None:
     print(f"judging {len(found.shown)} curves of {found.name} …", file=sys.stderr, flush=True)
     judged = judge(found.shown, args.level, args.draws)
     print(f"drawing ({time.monotonic() - begun:.0f} s so far) …", file=sys.stderr, flush=True)
-    runs.write_json(out / "emergence.json", summary.to_json(judged, found.shots, found.thoughts, found.name, args.level))
+    runs.write_json(
+        out / "emergence.json", summary.to_json(judged, found.shots, found.thoughts, found.sizes, found.name, args.level)
+    )
     names = []
     for name, drawn in figures(found, judged, args).items():
         write(drawn, out / name)
         names.append(f"{name}.png")
-    lines = [*summary.table(judged), "", *(line for j in judged for line in [*summary.reasons(j), ""])]
-    lines += [*summary.shots(found.shots), *summary.thoughts(found.thoughts), *(f"note: {note}" for note in found.notes)]
+    lines = [
+        *summary.kinds(judged),
+        "",
+        *summary.table(judged),
+        "",
+        *(line for j in judged for line in [*summary.reasons(j), ""]),
+    ]
+    lines += [*summary.shots(found.shots), *summary.thoughts(found.thoughts), *summary.growth(found.sizes)]
+    lines += [*(f"note: {note}" for note in found.notes)]
     print("\n".join(lines))
     print(f"wrote {', '.join(names)}, the same as .svg, and emergence.json to {out}")
 

@@ -155,7 +155,7 @@ class ProbeConfig:
     formats: tuple[str, ...] = ("cloze",)
     shots: tuple[int, ...] = (0,)  # of formats that generate, which costs most, only the largest number
     items: int = 500  # of each task, at most
-    marks: bool = True  # whether at each of ``TrainConfig.marks`` too
+    marks: bool = True  # whether at each of ``TrainConfig.marks``, and at the end of a trunk, too
 
 
 @dataclasses.dataclass(frozen=True)

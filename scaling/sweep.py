@@ -273,6 +273,19 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
+def _drafts_of(name: str, overrides: Mapping[str, Any] | None) -> tuple[pathlib.Path, list[Draft]]:
+    config, module = load_config(name, overrides)
+    path, _ = find_config(name)
+    if not hasattr(module, "get_sweep"):
+        raise ConfigError(["has no get_sweep(config); a single run is `python -m scaling.train --config …`"], str(path))
+    return path, _returned(path, _theirs(path, "get_sweep: ", lambda: module.get_sweep(config)))
+
+
+def first_config(name: str, overrides: Mapping[str, Any] | None = None) -> ml_collections.ConfigDict:
+    """The config of the first draft, unresolved: what all members of a sweep share can be read from it."""
+    return _drafts_of(name, overrides)[1][0].config
+
+
 def load(name: str, overrides: Mapping[str, Any] | None = None, stream_tokens: int | None = None) -> Sweep:
     """A sweep file's members, resolved, planned and in running order.
 
@@ -284,11 +297,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None, stream_tokens: i
     Raises:
       ConfigError: with every problem of every member.
     """
-    config, module = load_config(name, overrides)
-    path, _ = find_config(name)
-    if not hasattr(module, "get_sweep"):
-        raise ConfigError(["has no get_sweep(config); a single run is `python -m scaling.train --config …`"], str(path))
-    drafts = _returned(path, _theirs(path, "get_sweep: ", lambda: module.get_sweep(config)))
+    path, drafts = _drafts_of(name, overrides)
     problems: list[str] = []
     members: list[Member] = []
     by_draft: dict[int, Member] = {}

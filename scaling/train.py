@@ -334,7 +334,7 @@ class Run:
         plan = self.job.plan
         stopped = cause is None and self.at < plan.steps
         row = None if cause or stopped else self.validate()
-        if row is not None:
+        if row is not None and (plan.annealed or self.job.config.probe.marks):
             self.probe()
         with self._between_steps("checkpoint"):
             self.checkpoints.wait()

@@ -195,3 +195,22 @@ def test_the_packaged_ladders_resolve(name, sizes, budgets):
     for n in loaded.sizes():
         branches = [m for m in loaded.members if m.role == "branch" and m.plan.n_params["non_embedding"] == n]
         assert len({m.plan.tokens for m in branches}) >= budgets
+
+
+@pytest.mark.parametrize(
+    ("given", "sources", "loss_of", "asked"),
+    [
+        ({}, ("tokens/apidocs", "tokens/laptop"), "tokens/apidocs", "laptop"),
+        ({"data.store": "tokens/books"}, ("tokens/books", "tokens/laptop"), "tokens/books", "laptop"),
+        ({"data.store": "tokens/books", "data.vocab": "4096"}, ("tokens/books",), "", ""),
+        ({"data.mixture": (("a", 3), ("b", 1))}, ("a", "b"), "", ""),
+        ({"sweep.suite": False}, ("tokens/apidocs",), "", ""),
+        ({"probe.suite": "mine"}, ("tokens/apidocs", "tokens/laptop"), "tokens/apidocs", "mine"),
+    ],
+)
+def test_the_ladder_mixes_the_suites_text_into_any_bytes(given, sources, loss_of, asked):
+    # fails when the default ladder cannot be trained on one's own text, or is asked what its text does not teach
+    for member in sweep.load("ladder.py", given).members:
+        data = member.config.data
+        assert tuple(path for path, _ in data.sources) == sources and data.loss_of == loss_of
+        assert member.config.probe.suite == asked

@@ -42,13 +42,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", metavar="FOLDER", help="where to write (default: the sweep's folder, else ./analysis_out)")
     parser.add_argument("--n", choices=load.N_DEFINITIONS, default=load.N_DEFINITIONS[0], help="what N is of our runs")
     parser.add_argument("--flops", choices=flops.CONVENTIONS, default=flops.DEFAULT_CONVENTION, help="how FLOPs are counted")
-    parser.add_argument("--level", type=float, default=intervals.LEVEL, help="of all intervals (default: %(default)s)")
-    parser.add_argument("--draws", type=int, default=intervals.DRAWS, help="bootstrap refits (default: %(default)s)")
+    parser.add_argument("--level", type=cli.level, default=intervals.LEVEL, help="of all intervals (default: %(default)s)")
+    parser.add_argument("--draws", type=cli.draws, default=intervals.DRAWS, help="bootstrap refits (default: %(default)s)")
     args = parser.parse_args(argv)
-    if not 0 < args.level < 1:
-        parser.error(f"--level {args.level:g}: must lie between 0 and 1, such as 0.9")
-    if args.draws < cli.MIN_DRAWS:
-        parser.error(f"--draws {args.draws}: must be at least {cli.MIN_DRAWS}")
     if args.window is not None and args.window < 1:
         parser.error(f"--window {args.window}: must be 1 or more")
     return args
@@ -118,8 +114,9 @@ def _line(f: Forecast) -> str:
     out = f"{f.run}: task loss {f.loss:.4f} [{low:.4f}, {high:.4f}]"
     out += "" if f.measured_loss is None else f", measured {f.measured_loss:.4f}"
     out += f"; accuracy {f.accuracy:.4f} [{lo:.3f}, {hi:.3f}]"
-    if f.measured_accuracy is not None and f.error is not None:
-        out += f", measured {f.measured_accuracy:.4f}: {100 * f.error:+.1f} %, {'inside' if f.hit else 'OUTSIDE'}"
+    if f.measured_accuracy is not None:
+        off = "" if f.error is None else f"{100 * f.error:+.1f} %, "
+        out += f", measured {f.measured_accuracy:.4f}: {off}{'inside' if f.hit else 'OUTSIDE'}"
     return out if f.verdict.identified else f"{out}; {words.verdict_words(f.verdict)}"
 
 

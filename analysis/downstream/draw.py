@@ -105,6 +105,8 @@ def _draw_step_two(ax: Axes, chain: Chain, told: Sequence[Forecast], sizes: Size
     unit = "" if chain.task.loss_name == UNNAMED else f", {chain.task.loss_name}"
     ax.set(title=f"{chain.task.name}: step 2", xlabel=f"task loss{unit}" if labelled else "")
     ax.set_ylabel("accuracy")
+    low, high = at.min(), max([at.max(), *reached])
+    ax.set_xlim(low - 0.15 * (high - low), high + 0.15 * (high - low))  # an interval may be far wider
     ax.set_ylim(min(chain.task.chance, float(chain.accuracy.min())) - 0.03, min(1.03, max([*top, chain.accuracy.max()]) + 0.05))
 
 

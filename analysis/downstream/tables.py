@@ -91,7 +91,9 @@ def asked(path: str | os.PathLike[str]) -> bool:
 
 
 def of_runs(path: str | os.PathLike[str], table: Table) -> list[Task]:
-    """The tasks of a sweep folder whose members have evals.jsonl, one for each (suite, task, split, format, shots).
+    """The tasks of a sweep folder whose members have evals.jsonl, most shots first.
+
+    One for each (suite, task, split, format, shots).
 
     Args:
       path: the sweep's folder.
@@ -110,7 +112,8 @@ def of_runs(path: str | os.PathLike[str], table: Table) -> list[Task]:
         score = f"python -m scaling.evals --run {path}"
         raise LoadError(f"{path}: no member has an {EVALS} with accuracies; score them with `{score}`")
     names = _names(found)
-    return [_task(names[key], known, per_run, str(path)) for key, per_run in found.items()]
+    most_first = sorted(found, key=lambda key: -key[-1])  # shots: prompts with examples are what a task is best asked with
+    return [_task(names[key], known, found[key], str(path)) for key in most_first]
 
 
 def _evals(path: pathlib.Path) -> Iterator[dict[str, Any]]:

@@ -25,6 +25,6 @@ def band(verdict: Verdict, x: np.ndarray, level: float, draws: int) -> tuple[np.
     p = s.curve(at)
     noise = np.random.default_rng(0).standard_normal((draws, len(at))) * np.sqrt(max(1.0, s.phi) * p * (1 - p) / n)
     curves = shapes.Curves(at, np.clip(p + noise, 0.0, 1.0) * n, np.broadcast_to(n, noise.shape), s.floor)
-    theta = shapes.fit(curves, (s.winner,), starts=1)[s.winner].theta
+    theta = shapes.fit(curves, (s.winner,), starts=1, exact=False)[s.winner].theta
     ends = np.quantile(shapes.scores(s.winner, theta, x, s.floor), [0.5 - level / 2, 0.5 + level / 2], axis=0)
     return ends[0], ends[1]

@@ -25,6 +25,7 @@ CHIPS = {  # verdict: colour of its chip and of its fitted curve
     "absent": "#7f7f7f", "smooth": "#2a7f62", "sharp-metric-only": "#c77700", "sharp-in-loss": RED, "under-powered": "#a7a7a7",
 }  # fmt: skip
 SHARP = "#7d4fa8"  # sharp, but nothing continuous was measured
+UNTOLD = "sharp: model or metric?"  # the same in words; the call is 'under-powered'
 COMPANION = "#3b5b92"
 _COMPANION_LABELS = {
     "nll": "gold NLL\n(nats/token)", "bpb": "gold answer\n(bits/byte)", "bits_per_byte": "gold answer\n(bits/byte)",
@@ -35,6 +36,8 @@ _FALLS = ("nll", "bpb", "bits_per_byte", "brier", "edit")  # better is lower
 BENT = ("sigmoid", "sigmoid_top", "step")  # shapes that have a midpoint
 _MANY = 40  # models, from which points are small
 _CELL = (3.25, 2.9)  # inches
+_DPI = 100
+_LOOK: Any = {"font.size": 9.5, "axes.titlesize": 10.5, "axes.labelsize": 9, "axes.titley": 1.0}  # a fixed title saves a layout
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,8 +88,8 @@ def canvas(width: float, height: float) -> Iterator[Figure]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE | {"font.size": 9.5, "axes.titlesize": 10.5, "axes.labelsize": 9}):
-        out = Figure(figsize=(width, height), dpi=150)
+    with matplotlib.rc_context(STYLE | _LOOK):
+        out = Figure(figsize=(width, height), dpi=_DPI)
         FigureCanvasAgg(out)
         yield out
 
@@ -131,7 +134,19 @@ def score(ax: Axes, j: Judged, page: Page, x: str = "flops") -> None:
         ax.set_xscale("log")
         _shape(ax, j)
     else:
+        _shape_in_loss(ax, j)
         ax.invert_xaxis()
+
+
+def _shape_in_loss(ax: Axes, j: Judged) -> None:
+    """The best shape over loss, and the loss at which it leaves chance."""
+    a, found = j.shown.ability, j.verdict.loss
+    if found is None or j.verdict.call == "absent":
+        return
+    x = np.linspace(np.nanmin(a.loss), np.nanmax(a.loss), 120)
+    ax.plot(x, found.selection.curve(-x[::-1])[::-1], color=tint(j), lw=1.4, zorder=2.5)
+    if found.threshold is not None:
+        ax.axvline(found.threshold, color=tint(j), lw=0.9, ls=":")
 
 
 def _shape(ax: Axes, j: Judged) -> None:
@@ -184,8 +199,8 @@ def chip(ax: Axes, j: Judged, title: str | None = None, size: float = 7.5) -> No
 
 
 def label(j: Judged) -> str:
-    """The verdict; of a sharp rise whose cause cannot be told, also that."""
-    return f"{j.verdict.call}: sharp" if j.verdict.call == "under-powered" and j.verdict.sharp else j.verdict.call
+    """The verdict as it is shown; of a sharp rise whose cause cannot be told, that."""
+    return UNTOLD if j.verdict.call == "under-powered" and j.verdict.sharp else j.verdict.call
 
 
 def tint(j: Judged) -> str:
@@ -222,7 +237,7 @@ def grid(judged: Sequence[Judged], page: Page, x: str = "flops", columns: int | 
     height = _CELL[1] * rows + below + 0.35
     with canvas(width, height) as out:
         spec = out.add_gridspec(
-            rows, columns, left=0.62 / width, right=1 - 0.15 / width, top=1 - 0.38 / height, bottom=below / height, wspace=0.3,
+            rows, columns, left=0.75 / width, right=1 - 0.15 / width, top=1 - 0.38 / height, bottom=below / height, wspace=0.3,
             hspace=0.42,
         )  # fmt: skip
         for i, j in enumerate(judged):
@@ -236,13 +251,13 @@ def _columns(count: int) -> int:
     return min(count, 6, max(3, math.ceil(math.sqrt(1.3 * count))))
 
 
-def cell(out: Figure, spec: Any, j: Judged, page: Page, x: str) -> None:
-    """Score above, companion below; the score alone where there is none."""
+def cell(out: Figure, spec: Any, j: Judged, page: Page, x: str, title: str | None = None, size: float = 7.5) -> None:
+    """Score above, companion below; the score alone where there is none.  ``size`` is that of the chip's words."""
     names = list(j.shown.ability.companions)
     parts = spec.subgridspec(2 if names else 1, 1, height_ratios=[2.1, 1] if names else [1], hspace=0.1)
     top = out.add_subplot(parts[0])
     score(top, j, page, x)
-    chip(top, j)
+    chip(top, j, title, size)
     top.set_ylabel(j.shown.ability.metric, fontsize=8.5)
     last = top
     if names:
@@ -272,6 +287,9 @@ def furnish(out: Figure, judged: Sequence[Judged], page: Page, x: str) -> None:
         band = (Patch(color=CHIPS["smooth"], alpha=0.2), Line2D([], [], color=CHIPS["smooth"], lw=1.6))
         entries += [(band, f"shape and its {100 * page.level:g} % band"), (_mark("^"), "onset: above chance from here on"),
                     (Line2D([], [], color=CHIPS["smooth"], lw=0.9, ls=":"), "midpoint")]  # fmt: skip
+    else:
+        entries += [(Line2D([], [], color=CHIPS["smooth"], lw=1.4), "shape"),
+                    (Line2D([], [], color=CHIPS["smooth"], lw=0.9, ls=":"), "leaves chance")]  # fmt: skip
     rest = {p.excluded == WITHIN for j in judged for p in j.shown.rest}
     entries += [(_mark("o", ms=2.5), "checkpoint within training, not judged")] if True in rest else []
     entries += [(_mark("o", mfc="none", ms=4), "left out, see below")] if False in rest else []

@@ -113,12 +113,7 @@ def _companions(out: Figure, spec: Any, j: Judged, page: Page, like: Axes) -> No
 
 def against_loss(ax: Axes, j: Judged, page: Page) -> None:
     """All sizes and budgets against loss, with the best shape there."""
-    a, found = j.shown.ability, j.verdict.loss
+    a = j.shown.ability
     score(ax, j, page, "loss")
-    if found is not None:
-        x = np.linspace(np.nanmin(a.loss), np.nanmax(a.loss), 120)
-        ax.plot(x, found.selection.curve(-x[::-1])[::-1], color=tint(j), lw=1.4, zorder=2.5)
-        if found.threshold is not None:
-            ax.axvline(found.threshold, color=tint(j), lw=0.9, ls=":")
     ax.set_title("against loss", loc="left", fontsize=9.5)
     ax.set_xlabel(a.loss_name, fontsize=8.5)

@@ -20,8 +20,11 @@ _CELL = (3.1, 3.5)  # inches
 _FOOT = 1.5
 
 
-def shots(curves: Sequence[Shots], level: float) -> Figure:
-    """One cell for each task and format: score against shots by size, and below it the few-shot slope against size."""
+def shots(curves: Sequence[Shots], level: float, left: Sequence[str] = ()) -> Figure:
+    """One cell for each task and format: score against shots by size, and below it the few-shot slope against size.
+
+    The caption names what is ``left`` out since it is at chance.
+    """
     page = Page(tuple(sorted({c.n_params for c in curves})), level, named={c.n_params: c.size for c in curves})
     paired = "items paired" if all(c.paired for c in curves) else "items not paired"
     tasks = list(dict.fromkeys((c.task, c.format) for c in curves))
@@ -42,6 +45,7 @@ def shots(curves: Sequence[Shots], level: float) -> Figure:
             f"Above: score against the number of examples in the prompt, dark small and light large, {100 * page.level:g} % "
             f"intervals (Wilson). Below: the slope of each size, d score / d log2(1 + shots), {paired}."
         )
+        words += f" Absent, not drawn: {', '.join(left)}." if left else ""
         furnish_sizes(out, page, wrap(words, width))
         return out
 

@@ -45,7 +45,7 @@ def page(judged: Sequence[Judged], look: Page) -> Figure:
     height = _TOP + 0.75 + _CELL * rows + foot(look)
     with canvas(_WIDTH, height) as out:
         first = out.add_gridspec(
-            1, 4, left=0.6 / _WIDTH, right=1 - 0.15 / _WIDTH, top=1 - 0.4 / height, bottom=1 - _TOP / height, wspace=0.2,
+            1, 4, left=0.75 / _WIDTH, right=1 - 0.15 / _WIDTH, top=1 - 0.4 / height, bottom=1 - _TOP / height, wspace=0.2,
             width_ratios=[1.15, 1.15, 1.15, 0.85],
         )  # fmt: skip
         _arithmetic(out.add_subplot(first[0]), [by_key[k] for k in ARITHMETIC])
@@ -54,7 +54,7 @@ def page(judged: Sequence[Judged], look: Page) -> Figure:
         _cloze(out, first[2], by_key[CLOZE], look, letter)
         _against_loss(out.add_subplot(first[3]), by_key[CLOZE], look, letter)
         spec = out.add_gridspec(
-            rows, _COLUMNS, left=0.6 / _WIDTH, right=1 - 0.15 / _WIDTH, top=1 - (_TOP + 0.75) / height,
+            rows, _COLUMNS, left=0.75 / _WIDTH, right=1 - 0.15 / _WIDTH, top=1 - (_TOP + 0.75) / height,
             bottom=foot(look) / height, wspace=0.3, hspace=0.45,
         )  # fmt: skip
         for i, j in enumerate(rest):
@@ -76,8 +76,9 @@ def _arithmetic(ax: Axes, judged: Sequence[Judged]) -> None:
         if (at := onset(j)) is not None:
             ax.plot(at, 0.0, "^", color=colour, ms=7.5, clip_on=False, zorder=6, transform=ax.get_xaxis_transform())
         ax.text(0.03, 0.94 - 0.085 * i, j.shown.task, color=colour, transform=ax.transAxes, va="center", fontsize=9.5)
+    for i, j in enumerate({label(j): j for j in judged}.values(), len(judged)):  # each verdict once, clear of the curves
         ax.text(
-            0.44, 0.94 - 0.085 * i, label(j), color="white", transform=ax.transAxes, va="center", fontsize=7.5,
+            0.035, 0.94 - 0.085 * i, label(j), color="white", transform=ax.transAxes, va="center", fontsize=8.5,
             weight="bold", bbox={"boxstyle": "round,pad=0.25", "fc": tint(j), "ec": "none"},
         )  # fmt: skip
     ax.set_ylim(-0.03, 1.04)

@@ -30,7 +30,6 @@ def largest(curves: Curves, draws: int = DRAWS, level: float = LEVEL, seed: int 
     weights = np.exp(-(qaicc - qaicc.min(1, keepdims=True)) / 2)
     weights /= weights.sum(1, keepdims=True)
     at, b, rng = curves.x[last][:1], len(qaicc), np.random.default_rng(seed)
-    points = np.stack([shapes.scores(name, f.theta, at, curves.floor)[:, 0] for name, f in fits.items()], axis=1)
     shape = (rng.random((b, draws, 1)) > np.cumsum(weights, axis=1)[:, None, :-1]).sum(-1).ravel()
     row = np.repeat(np.arange(b), draws)
     left = np.maximum(models - 2, 1)
@@ -49,7 +48,7 @@ def largest(curves: Curves, draws: int = DRAWS, level: float = LEVEL, seed: int 
     items = np.maximum(np.round(n), 1)
     measured = selection.simulated(predicted[:, None], np.repeat(items, draws)[:, None], spread, rng)[:, 0]
     ends = np.quantile((measured / np.repeat(items, draws)).reshape(b, draws), [(1 - level) / 2, (1 + level) / 2], axis=1)
-    middle = np.sum(points * weights, axis=1)
+    middle = np.median(predicted.reshape(b, draws), axis=1)  # as the interval's ends: a mean over shapes may lie beyond them
     return [
         Forecast(float(at[0]), float(hits[i] / max(n[i], 1)), float(middle[i]), (float(ends[0, i]), float(ends[1, i])), level)
         for i in range(b)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import math
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from analysis.emergence.ladder import Asked, ends
+from analysis.emergence.ladder import GREEDY, Asked, ends
 from analysis.emergence.points import Shown
 
 Interval = tuple[float, float, float]  # the value and its ends
@@ -121,7 +123,7 @@ def _curve(task: str, form: str, size: str, n_params: float, chance: float, at: 
 def shots(found: Sequence[Asked], level: float) -> list[Shots]:
     """Of every task and format that was asked with several numbers of shots, a curve for each rung, ascending in size."""
     groups: dict[tuple[str, str, float], dict[int, Asked]] = collections.defaultdict(dict)
-    for a in _latest(found):
+    for a in latest(found):
         groups[a.row["task"], a.row["format"], a.run.n_params][a.row["shots"]] = a
     out = []
     for (task, form, n_params), at in sorted(groups.items()):
@@ -133,7 +135,7 @@ def shots(found: Sequence[Asked], level: float) -> list[Shots]:
     return out
 
 
-def _latest(found: Sequence[Asked]) -> list[Asked]:
+def latest(found: Sequence[Asked]) -> list[Asked]:
     """The rungs, each at the last step that it was scored at in this way."""
     last: dict[tuple[Any, ...], Asked] = {}
     for a in ends(found):
@@ -158,14 +160,15 @@ def published_shots(tables: Sequence[Shown], level: float) -> list[Shots]:
 
 def thoughts(found: Sequence[Asked], level: float) -> list[Thought]:
     """Of every task that was asked both ways with equally many shots: each rung's exact match and what reasoning adds."""
-    rungs = _latest(found)
+    rungs = latest(found)
     by_key = {(*a.key, a.run.n_params): a for a in rungs}
     out = []
     for task in dict.fromkeys(a.row["task"] for a in rungs):
         both = [k for k in {a.key[2] for a in rungs} if any((task, "cot", k, a.run.n_params) in by_key for a in rungs)]
-        both = [k for k in both if any((task, "generate", k, a.run.n_params) in by_key for a in rungs)]
+        ways = [form for form in ("generate", GREEDY) if any((task, form) == a.key[:2] for a in rungs)]
+        both = [k for k in both if any((task, form, k, a.run.n_params) in by_key for a in rungs for form in ways[:1])]
         for n_params in sorted({a.run.n_params for a in rungs}) if both else ():
-            direct, cot = (by_key.get((task, form, max(both), n_params)) for form in ("generate", "cot"))
+            direct, cot = (by_key.get((task, form, max(both), n_params)) for form in (ways[0], "cot"))
             if direct is not None and cot is not None:
                 out.append(_thought(task, direct, cot, level))
     return out
@@ -185,16 +188,32 @@ def right_items(asked: Asked) -> dict[str, float] | None:
     """
     if asked.items is None:
         return None
+    return _rights(asked.items, asked.items.stat().st_mtime_ns, asked.row["format"]).get(asked.row["task"])
+
+
+@functools.lru_cache(maxsize=256)
+def _rights(path: pathlib.Path, _written: int, form: str) -> dict[str, dict[str, float]]:
+    """By task and item, of a file of all tasks that were asked by one format; empty where it does not tell."""
     from pyarrow import parquet
 
-    names = set(parquet.read_schema(asked.items).names)
-    kept = [c for c in ("task", "item", "gold", "loglikelihoods", "greedy", "right") if c in names]
-    rows = [r for r in parquet.read_table(asked.items, columns=kept).to_pylist() if r["task"] == asked.row["task"]]
-    if "right" in kept:
-        return {r["item"]: float(r["right"]) for r in rows}
-    if asked.row["format"] not in ("cloze", "letter"):
-        return None
-    return {r["item"]: float(_chosen_right(r)) for r in rows}
+    names = set(parquet.read_schema(path).names)
+    if form in ("generate", "cot") and "right" not in names:
+        return {}
+    kept = (
+        ["task", "item", "right"]
+        if "right" in names and form != GREEDY
+        else ["task", "item", "gold", "loglikelihoods", "greedy"]
+    )
+    out: dict[str, dict[str, float]] = collections.defaultdict(dict)
+    for row in parquet.read_table(path, columns=kept).to_pylist():
+        right = row["right"] if "right" in kept else _greedy_right(row) if form == GREEDY else _chosen_right(row)
+        if right is not None:  # of an item that was left out
+            out[row["task"]][row["item"]] = float(right)
+    return out
+
+
+def _greedy_right(row: Mapping[str, Any]) -> bool:
+    return bool(row["greedy"][row["gold"] if len(row["greedy"]) > 1 else 0])
 
 
 def _chosen_right(row: Mapping[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 What the words mean.
 
   absent             no group of largest models is above chance (corrected over tasks), or by less than 3 % of what there is
-                     to gain
+                     to gain; or all share an exact match below one half, which a guess among few answers may score
   smooth             above chance, and the middle 80 % of the rise takes 40 % of the ladder or more (of a straight line 80 %)
   sharp-metric-only  the rise is narrower, or an exact match began to rise when 40 % of the continuous metric's progress had
                      been made; and a smooth law of that metric, pushed through the score's own definition, predicts it
@@ -30,7 +30,8 @@ from analysis.emergence.verdict import AgainstLoss, Forecast, Mirage, Onset, See
 LEVEL = 0.05
 FEWEST = 5  # different values of compute: QAICc of a two-parameter shape needs as many
 BLIND = 0.15  # of the way from chance to all right: a ladder that cannot see this much cannot say 'absent'
-SCATTERED = 4.0  # over-dispersion about a constant, from which "no change with scale" is not what one sees
+SCATTERED = 4.0  # times more than expected about a constant, from which it is not what one sees
+GUESSED = 0.5  # exact match below which a score that all models share may be a guess: between two answers it is half right
 FLAT = 0.1  # of a jump, that the mean of the models below it may rise
 LEAD = 0.4  # share of the companion's progress made before the score moves, from which the score hides it; .1 in step with it
 
@@ -104,8 +105,9 @@ def _case(ability: Ability) -> _Case:
 def plateau(x: np.ndarray, hits: np.ndarray, n: np.ndarray, chance: float) -> float:
     """The score from which a rise starts: chance, or where the smaller models stand together above it, if that fits better.
 
-    Models that have learnt nothing but which answer is most frequent stand there.  Taken up only where scores are flat (within
-    a tenth of the jump) below the best cut between two levels, and surely above chance there.
+    Models that have learnt nothing but which answer is most frequent stand there.  Taken up only where scores are flat below
+    the best cut between two levels (within a tenth of the jump, and scattered no more than four times what scores do about
+    the shapes from there: a slow rise that precedes a fast one is no plateau), and surely above chance there.
     """
     asked = n > 0
     where = np.unique(x[asked])
@@ -120,10 +122,12 @@ def plateau(x: np.ndarray, hits: np.ndarray, n: np.ndarray, chance: float) -> fl
     score, first = low[best], x[below] < np.median(where[: best + 2])
     trend = hits[below][~first].sum() / n[below][~first].sum() - hits[below][first].sum() / n[below][first].sum()
     surely = onset.at_least(sums[0][best], sums[1][best], chance) < 1e-3
+    counting = n[below] * max(score * (1 - score), 1e-9)
+    scatter = np.sum((hits[below] - n[below] * score) ** 2 / counting) / (below.sum() - 1)
     if not surely or high[best] - score < 0.2 * (1 - chance) or trend > FLAT * (high[best] - score):
         return chance
     at_chance, at_score = (_misfit(Curves(x, hits[None], n[None], floor)) for floor in (chance, score))
-    return float(score) if at_score < at_chance else chance
+    return float(score) if at_score < at_chance and scatter <= SCATTERED * max(at_score, 1.0) else chance
 
 
 def _misfit(curves: Curves) -> float:
@@ -254,6 +258,11 @@ def _call(
         return "under-powered", f"neither sharp nor gradual: {narrow}"
     if s.winner == "constant" and s.phi > SCATTERED:
         return "under-powered", f"scores scatter {s.phi:.0f} times more than counting does: no shape beats a constant"
+    if s.winner == "constant" and case.ability.chance == 0 and reached < GUESSED:
+        return (
+            "absent",
+            f"{reached:.2f} at every compute: no change with scale, and a guess among few answers scores as much",
+        )
     if s.winner == "constant":
         return "smooth", f"above chance, {reached:.2f}, at every compute: no change with scale"
     return "smooth", f"{narrow} (a straight line's takes 80 %)"

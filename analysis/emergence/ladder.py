@@ -19,7 +19,8 @@ EVALS = "evals.jsonl"
 TEST = "test"
 FEWEST = 3  # models that can show a shape at all
 SMOOTHED = 0.05  # of the tokens so far: training losses that stand for a missing validation loss
-FORMATS = {"cloze": ACCURACY, "letter": ACCURACY, "generate": EXACT, "cot": EXACT}  # and what is counted as a hit
+GREEDY = "greedy"  # exact match of cloze rows, whose logits tell what greedy decoding would begin with
+FORMATS = {"cloze": ACCURACY, "letter": ACCURACY, "generate": EXACT, GREEDY: EXACT, "cot": EXACT}  # and what counts as a hit
 _SCORE = {ACCURACY: "acc", EXACT: "exact_match"}
 _COMPANIONS = {  # the first is the one of the mirage test; format → companion: metric
     "cloze": {
@@ -27,6 +28,7 @@ _COMPANIONS = {  # the first is the one of the mirage test; format → companion
     },
     "letter": {"nll": "nll", "p_gold": "p_gold", "brier": "brier", "letter_mass": "letter_mass"},
     "generate": {"nll": "nll_token", "edit": "edit", "p_gold_raw": "p_gold_raw"},
+    GREEDY: {"nll": "nll_token", "p_gold_raw": "p_gold_raw"},
     "cot": {"nll": "nll_token", "edit": "edit"},
 }  # fmt: skip
 _KEY = ("step", "suite", "task", "split", "format", "shots", "average")  # of rows with the same the last counts
@@ -105,9 +107,22 @@ def _member(member: runs.Member, run: load.Row, kind: str) -> list[Asked]:
         rows[(*(row.get(name) for name in _KEY),)] = row
     if not rows:
         return []
+    rows = _with_greedy(rows)
     metrics, done = member.metrics(), member.read(runs.DONE) or {}
     losses = {step: _loss_at(metrics, step, done) for step in {r["step"] for r in rows.values()}}
     return [Asked(run, member.path, r["step"] == done.get("steps"), losses[r["step"]], r) for r in rows.values()]
+
+
+def _with_greedy(rows: Mapping[tuple[Any, ...], dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """``rows`` with the exact match that cloze rows hold as rows of their own, where the task was not also generated."""
+    out = dict(rows)
+    at = _KEY.index("format")
+    for key, row in rows.items():
+        if row["format"] == "cloze" and math.isfinite(_value(row, "exact_match")):
+            generated, greedy = ((*key[:at], form, *key[at + 1 :]) for form in ("generate", GREEDY))
+            if generated not in rows:
+                out[greedy] = row | {"format": GREEDY, "chance": 0.0}
+    return out
 
 
 def _check(member: runs.Member, number: int, row: Mapping[str, Any]) -> None:
@@ -172,35 +187,35 @@ def most_shots(found: Iterable[Asked]) -> dict[tuple[str, str], int]:
     return {key: max(k for k, times in of.items() if 2 * times >= max(of.values())) for key, of in count.items()}
 
 
-def shown(found: Sequence[Asked], checkpoints: bool = False) -> list[Shown]:
-    """An ability for each task and format, with the most shots that it was asked with.
+def shown(found: Sequence[Asked], checkpoints: bool = False) -> tuple[list[Shown], list[str]]:
+    """An ability for each task and format, with the most shots that it was asked with; and notes on those left out.
 
     Judged are the ends of annealed runs; where there are fewer than three, all ends; with ``checkpoints``, or where there are
     not even three ends, every checkpoint, those of one trunk as one cluster.  The others are drawn small.
 
     Raises:
-      LoadError: for fewer than three models.
+      LoadError: for fewer than three models of every task.
     """
-    shots, out = most_shots(found), []
+    shots, out, few = most_shots(found), [], []
     order = {task: i for i, task in enumerate(tasks(found))}
     for task, form in sorted(shots, key=lambda key: (order[key[0]], list(FORMATS).index(key[1]))):
         asked = [a for a in found if a.key == (task, form, shots[task, form])]
         points = _points(asked, checkpoints)
         if sum(p.excluded is None for p in points) < FEWEST:
-            raise load.LoadError(
-                f"{task} by {form}: {len(asked)} models were scored, a shape needs {FEWEST} or more; score more runs of the "
-                "ladder: python -m scaling.evals --run FOLDER"
-            )
-        lengths = [v for a in asked if (v := a.row.get("answer_tokens"))]
+            few.append(f"{task} by {form}: {len(asked)} models were scored, a shape needs {FEWEST} or more")
+            continue
+        lengths = [v for a in asked if (v := a.row.get("answer_tokens"))] if FORMATS[form] == EXACT else []
         first = asked[0].row
         made = ability(
             points, f"{task}, {form}", FORMATS[form], float(first["chance"]) if FORMATS[form] == ACCURACY else 0.0,
-            length=float(lengths[0]) if lengths and form in ("generate", "cot") else None, group=first.get("group") or "",
+            length=float(lengths[0]) if lengths else None, group=first.get("group") or "",
             source=str(first.get("suite") or ""), loss_name="loss on held-out text, nats per token",
         )  # fmt: skip
         rest = tuple(p for p in points if p.excluded is not None)
         out.append(Shown(f"{task}/{form}/{shots[task, form]}", task, form, shots[task, form], made, rest))
-    return out
+    if not out:
+        raise load.LoadError(f"{'; '.join(few[:FEWEST])}; score more runs of the ladder: python -m scaling.evals --run FOLDER")
+    return out, [f"left out, {words}" for words in few]
 
 
 def _points(asked: Sequence[Asked], checkpoints: bool) -> list[Point]:

@@ -19,7 +19,7 @@ BROAD = 0.4  # share of the ladder that the middle 80 % of a gradual rise takes 
 DRAWS = 200
 POINTS = 101  # at which a fitted curve's rise is followed
 SAME = 2.0  # of QAICc: below, two shapes are not told apart
-PLAIN = 40.0  # log-likelihood over phi beyond which no bootstrap is needed
+PLAIN = 12.0  # log-likelihood over phi beyond which no bootstrap is needed: chi2 of 24, p = 1e-6 of one parameter
 
 
 def compare(curves: Curves, draws: int = DRAWS, counted: bool = True, brief: bool = False, seed: int = 0) -> list[Selection]:

@@ -9,18 +9,40 @@ from typing import Any
 
 import numpy as np
 
-from analysis.emergence.draw import Judged
+from analysis.emergence.draw import UNTOLD, Judged, label
 from analysis.emergence.incontext import Interval, Shots, Thought
 from analysis.emergence.points import Point, Shown
+from analysis.emergence.sizes import Growth
 from analysis.emergence.verdict import Verdict
 from analysis.words import number
+
+KINDS = ("sharp-in-loss", "sharp-metric-only", UNTOLD, "smooth", "absent", "under-powered")  # in the order of the telling
+MEANING = {
+    "sharp-in-loss": "jumps, and so does its continuous metric (or, without one, the score against loss)",
+    "sharp-metric-only": "jumps, while a smooth law of the continuous metric predicts it",
+    UNTOLD: "jumps, and nothing continuous was measured that tells which of the two does",
+    "smooth": "rises gradually",
+    "absent": "at chance",
+    "under-powered": "too few models or items to tell",
+}
+
+
+def by_kind(judged: Sequence[Judged]) -> dict[str, list[str]]:
+    """The names of the abilities of each kind of behaviour; only kinds that there are."""
+    found = {kind: [j.shown.ability.task for j in judged if label(j) == kind] for kind in KINDS}
+    return {kind: names for kind, names in found.items() if names}
+
+
+def kinds(judged: Sequence[Judged]) -> list[str]:
+    """One line for each kind of behaviour: what it means and who shows it."""
+    return [f"{kind} ({MEANING[kind]}): {'; '.join(names)}" for kind, names in by_kind(judged).items()]
 
 
 def table(judged: Sequence[Judged]) -> list[str]:
     """One line for each ability."""
     wide = max(24, *(len(j.shown.ability.task) for j in judged))
     head = (
-        f"{'task':<{wide}} {'verdict':<17} {'models':>6} {'score':>14} {'shape':<21} {'onset':>6} {'midpoint':>9} {'width':>6}"
+        f"{'task':<{wide}} {'verdict':<23} {'models':>6} {'score':>14} {'shape':<21} {'onset':>6} {'midpoint':>9} {'width':>6}"
     )
     out = [head]
     for j in judged:
@@ -31,14 +53,16 @@ def table(judged: Sequence[Judged]) -> list[str]:
             onset = "–" if v.onset.log_flops is None else f"{v.onset.log_flops:.2f}"
             if bends(v):
                 middle, width = f"{v.onset.midpoint:.2f}", f"{v.onset.width:.2f}" if v.onset.resolved else "unres."
-        out.append(f"{a.task:<{wide}} {v.call:<17} {len(a.flops):>6} {score:>14} {shape:<21} {onset:>6} {middle:>9} {width:>6}")
+        out.append(
+            f"{a.task:<{wide}} {label(j):<23} {len(a.flops):>6} {score:>14} {shape:<21} {onset:>6} {middle:>9} {width:>6}"
+        )
     units = "onset and midpoint: log10 FLOPs; width: decades from 10 to 90 % of the rise, unresolved below the models' spacing"
     return [*out, units]
 
 
 def bends(v: Verdict) -> bool:
-    """Whether a midpoint and a width may be told: of a curved winner."""
-    return v.selection is not None and v.selection.winner in ("sigmoid", "sigmoid_top", "step")
+    """Whether a midpoint and a width may be told: of a curved winner that rises."""
+    return v.call != "absent" and v.selection is not None and v.selection.winner in ("sigmoid", "sigmoid_top", "step")
 
 
 def reasons(j: Judged) -> list[str]:
@@ -52,7 +76,8 @@ def reasons(j: Judged) -> list[str]:
     floor = f"chance {number(a.chance)}" + (f", plateau {number(v.floor)}" if v.floor > a.chance + 1e-9 else "")
     n = float(np.nanmedian(a.n))
     items = f"{n:.0f} items: resolution {number(1 / n, 2)}, {number(v.min_effect, 3)} would be told from chance"
-    out = [f"{a.task} ({asked}): {v.call.upper()}", f"  {ends}; {floor}; {items}"]
+    call = v.call.upper() + (f" ({UNTOLD})" if label(j) == UNTOLD else "")
+    out = [f"{a.task} ({asked}): {call}", f"  {ends}; {floor}; {items}"]
     out += [f"  {line}" for line in _companions(j)]
     out += [f"  - {reason}" for reason in v.reasons]
     return out + [f"  - {line}" for line in _tests(v)]
@@ -101,6 +126,16 @@ def thoughts(found: Sequence[Thought]) -> list[str]:
     return out
 
 
+def growth(found: Sequence[Growth]) -> list[str]:
+    """What each size adds to the one before it: a line for each task and format."""
+    out = ["score of each size less that of the size before, same items:"] if found else []
+    for g in found:
+        how = "paired by item" if g.paired else "unpaired"
+        gains = ", ".join(f"{size} {_interval(gain)}" for size, gain in zip(g.sizes[1:], g.gains, strict=True))
+        out.append(f"  {g.task} by {g.format} ({how}): {gains}; in all {_interval(g.whole)}")
+    return out
+
+
 def _interval(value: Interval) -> str:
     return f"{value[0]:+.3f} [{value[1]:+.3f}, {value[2]:+.3f}]"
 
@@ -109,13 +144,19 @@ def _interval(value: Interval) -> str:
 
 
 def to_json(
-    judged: Sequence[Judged], curves: Sequence[Shots], found: Sequence[Thought], source: str, level: float
+    judged: Sequence[Judged],
+    curves: Sequence[Shots],
+    found: Sequence[Thought],
+    sizes: Sequence[Growth],
+    source: str,
+    level: float,
 ) -> dict[str, Any]:
     """All numbers of the figures; NaN and infinities are null."""
     return _plain({
         "source": source, "level": level,
         "tasks": {j.shown.key: _task(j.shown, j.verdict) for j in judged},
         "shots": [dataclasses.asdict(c) for c in curves], "chain_of_thought": [dataclasses.asdict(t) for t in found],
+        "sizes": [dataclasses.asdict(g) for g in sizes],
     })  # fmt: skip
 
 

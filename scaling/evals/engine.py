@@ -32,6 +32,7 @@ from scaling.evals.trees import Asked, Row
 from scaling.tokenizer import EOS, Tokenizer
 
 CPU_TOKENS = 1024  # of a batch: activations stay in cache, as in the trainer's micro-batches (step.CACHED_TOKENS)
+COMPILE_FLOPS = 1e11  # that a core does while one more shape is compiled (3 s): a small model should meet few shapes
 TOKENS = 1 << 16  # of a batch on an accelerator
 GENERATED_ROWS = 16  # at a time
 
@@ -142,8 +143,9 @@ class Engine:
         device = min(jax.tree.leaves(self.params)[0].devices(), key=lambda d: d.id)
         on_cpu = device.platform == "cpu"
         self.batch_tokens = self.batch_tokens or (CPU_TOKENS if on_cpu else TOKENS)
-        self.shape_worth = self.shape_worth or 32 * self.batch_tokens
-        self.least_saved = self.least_saved or 16 * self.batch_tokens
+        worth = int(COMPILE_FLOPS / (2 * sum(leaf.size for leaf in jax.tree.leaves(self.params)))) if on_cpu else 0
+        self.shape_worth = self.shape_worth or max(worth, 32 * self.batch_tokens)
+        self.least_saved = self.least_saved or max(worth // 2, 16 * self.batch_tokens)
         self._score, self._encode_prefix = _programs(self.config, fast.forms(device))
 
     def loglikelihoods(

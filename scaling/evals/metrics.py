@@ -9,6 +9,7 @@ Of items with choices (formats ``cloze`` and ``letter``):
   acc_centered    (acc - c) / (1 - c), c the accuracy of a guess
   p_gold, brier   probability of the right choice among the choices, and sum_c (p_c - 1[c is right])^2; 0.75 for four equals
   letter_mass     (letter) probability that the model gives to the letters together
+  exact_match     (cloze) what greedy decoding begins with is the right answer, from the same logits as ``acc``
 Of the right answer in every format (in ``cot``: of the worked answer, where the item has one):
   nll             nats, summed over its tokens
   nll_token, nll_byte   the same per token and per UTF-8 byte, item by item, then averaged
@@ -90,6 +91,8 @@ def values(scored: Sequence[Scored], format: str, task: Task, encode: Encode = s
     if format in ("cloze", "letter"):
         columns |= _choice(scored, format, task)
         gold = np.array([s.item.answer if len(s.loglikelihoods) > 1 else 0 for s in scored])
+        if format == "cloze":
+            columns["exact_match"] = np.array([s.greedy[g] for s, g in zip(scored, gold, strict=True)], float)
     else:
         gold = np.zeros(len(scored), int)
         if all(s.generated is not None for s in scored):

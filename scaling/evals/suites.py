@@ -37,9 +37,9 @@ def find(text: str, only: Sequence[str] = (), groups: str = "harness", layout: s
       StoreError: where a token store is missing or damaged.
     """
     if text == LAPTOP:
-        from scaling.evals import laptop
+        from scaling.evals.laptop import suite
 
-        return pick(laptop.suite(), only)
+        return pick(suite(), only)
     if text.partition(":")[0] == PROSE:
         from scaling.evals import natural
 

@@ -240,7 +240,7 @@ def _words(data: configs.DataConfig, dataset: Dataset | None) -> str:
 
 def _stream_tokens(request: Request) -> int | None:
     """Tokens of one epoch, once the store is there."""
-    base, _ = sweeps.load_config(request.sweep, request.overrides)
+    base = sweeps.first_config(request.sweep, request.overrides)
     data = configs.data_of(base)
     return corpus.load_data(data).stream_tokens(base.model.context) if data and corpus.is_there(data) else None
 

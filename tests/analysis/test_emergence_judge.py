@@ -76,6 +76,15 @@ def test_a_trifle_above_zero_is_absent():
     assert found.call == "absent" and found.p_present < 0.01
 
 
+def test_a_slow_rise_is_no_plateau():
+    """Fails when GPT-3's 3-digit sums, .15 to 8.4 % before 80 %, start from their mean; models that all guess one city do."""
+    x = np.linspace(20.35, 23.5, 8)
+    sums = np.array([0.15, 0.45, 0.30, 0.55, 0.75, 0.90, 8.40, 80.4]) / 100
+    assert judge.plateau(x, 2000 * sums, np.full(8, 2000.0), 0.0) == 0.0
+    cities = np.array([0.09, 0.05, 0.10, 0.10, 0.84, 0.99])
+    assert judge.plateau(x[:6], 150 * cities, np.full(6, 150.0), 0.0) == pytest.approx(0.085)
+
+
 def test_presence_is_corrected_over_tasks():
     """Fails when the luckiest of forty flat tasks is called an ability in a family of forty."""
     rng = np.random.default_rng(0)
@@ -90,18 +99,20 @@ def test_order_and_company_do_not_change_a_verdict():
     """Fails when batching over abilities mixes up their rows."""
     rng = np.random.default_rng(7)
     made = [ladders.step(rng), ladders.flat(rng), ladders.power(rng), ladders.smooth(rng), ladders.trunks("step", rng)]
-    together = judge.judge_all(made, draws=30, family=False)
+    together = judge.judge_all(made, draws=10, family=False)
     for a, v in zip(made, together, strict=True):
-        one = judge.judge_all([a], draws=30, family=False)[0]
+        one = judge.judge_all([a], draws=10, family=False)[0]
         assert (one.call, one.ability is a, one.selection.said) == (v.call, v.ability is a, v.selection.said)
         assert one.selection.phi == pytest.approx(v.selection.phi)
         assert len(v.reasons) >= 2
 
 
 def test_a_constant_above_chance_is_no_emergence():
-    """Fails when a score that all models share is called sharp or absent."""
-    found = judge.judge(ladders.ability(np.array([240, 250, 245, 255, 251, 243.0]), 0.25))
-    assert found.call == "smooth" and "no change with scale" in found.reasons[0]
+    """Fails when a score that all models share is called sharp or absent; or an exact match that may be a guess an ability."""
+    hits = np.array([240, 250, 245, 255, 251, 243.0])
+    half, tenth, most = (judge.judge(ladders.ability(h, c), 20) for h, c in ((hits, 0.25), (hits / 5, 0.0), (hits * 1.8, 0.0)))
+    assert [v.call for v in (half, tenth, most)] == ["smooth", "absent", "smooth"]
+    assert all("no change with scale" in v.reasons[0] for v in (half, tenth, most))
 
 
 def test_forecasts_cover_the_largest_model():
@@ -113,6 +124,7 @@ def test_forecasts_cover_the_largest_model():
     hits = rng.binomial(500, 0.25 + 0.75 * p).astype(float)
     found = forecast.largest(Curves(x, hits, np.full_like(hits, 500.0), 0.25), draws=60)
     assert np.mean([f.inside for f in found]) >= 0.8
+    assert abs(np.mean([f.predicted - f.observed for f in found])) < 0.03
     assert np.median([np.ptp(f.interval) for f in found]) < 0.25, "an interval that says nothing covers everything"
     assert forecast.largest(Curves(x[:5], hits[:, :5], hits[:, :5] * 0 + 500, 0.25)) is None
 

@@ -151,6 +151,9 @@ def test_p_values_tell_steps_from_slopes_and_bends_from_lines():
     assert line.p_hinge > 0.05 > bend.p_hinge
     assert line.said == "linear or hinge"
     assert step.p_broad <= 0.05 < line.p_broad
+    lines = rng.binomial(500, truths[1], (60, 12)).astype(float)
+    found = selection.compare(Curves(x, lines, np.full_like(lines, 500.0), 0.25), draws=40)
+    assert np.mean([s.p_hinge <= 0.05 for s in found]) <= 0.12 and np.mean([s.p_hinge > 0.5 for s in found]) > 0.3
 
 
 def test_uncounted_scores_are_worth_what_their_scatter_says():

@@ -1,16 +1,20 @@
 """`python -m analysis.plot_emergence`: on the shipped tables, on runs, on a CSV, and on what cannot be used."""
 
+import dataclasses
 import json
 import math
 import pathlib
 
+import emergence_ladders as ladders
 import numpy as np
 import pytest
 import scored
 import synthetic
 
-from analysis import cli, plot_emergence
-from analysis.emergence import csv_scores, incontext, ladder
+from analysis import cli, csv_table, plot_emergence
+from analysis.emergence import csv_scores, draw_headline, incontext, judge, ladder
+from analysis.emergence.draw import Judged, Page, label
+from analysis.emergence.points import Shown
 from analysis.load import DIVERGED, LoadError
 from scaling import runs
 
@@ -43,14 +47,19 @@ def test_without_arguments(tmp_path, capsys):
     """Fails when the shipped tables are not drawn, judged and told, or opposite verdicts on MMLU are not seen."""
     assert command("--out", str(tmp_path), "--draws", "100") == 0
     told = json.loads((tmp_path / "emergence.json").read_text())["tasks"]
-    assert told["olmo/mmlu/5"]["verdict"] == "smooth"
-    assert told["public/mmlu/5"]["sharp"] and not told["olmo/mmlu/5"]["sharp"]
+    sharp = {key for key, task in told.items() if task["sharp"]}
+    assert sharp == {"gpt3/2D+/50", "gpt3/3D+/50", "gpt3/3D-/50", "gpt3/4D+/50", "public/mmlu/5"}
+    assert {task["verdict"] for key, task in told.items() if key.startswith("olmo")} == {"smooth"}
+    assert "step" not in {task["selection"]["winner"] for task in told.values() if task["selection"]}
+    assert 22 < told["public/mmlu/5"]["onset"]["log_flops"] < 23
+    assert all(f["interval"][0] <= f["predicted"] <= f["interval"][1] for t in told.values() if (f := t["forecast"]))
     assert told["gpt3/3D-/50"]["onset"]["midpoint"] == pytest.approx(22.888, abs=0.01)
     for name in ("emergence.png", "emergence.svg", "emergence_shots.png"):
         assert (tmp_path / name).stat().st_size > 20_000
     words = capsys.readouterr().out
     assert "MMLU, cloze, OLMo (cloze, 5 shots, Bhagia et al. 2024 (OLMo ladder)): SMOOTH" in words
     assert "few-shot slope" in words
+    assert words.startswith("sharp: model or metric? (jumps, and nothing continuous was measured")
 
 
 def test_on_runs(scores, tmp_path, capsys):
@@ -71,9 +80,14 @@ def test_on_runs(scores, tmp_path, capsys):
     sort = {(c["size"], c["format"]): c for c in told["shots"] if c["task"] == "sort"}
     assert sort["195K", "cloze"]["paired"] and not sort["195K", "generate"]["paired"]
     assert sort["195K", "cloze"]["slope"][1] > 0.05 and sort["195K", "cloze"]["shots"] == [0, 5]
+    grown = {(g["task"], g["format"]): g for g in told["sizes"]}
+    assert grown["sort", "cloze"]["paired"] and not grown["sort", "generate"]["paired"]
+    assert len(grown["sort", "cloze"]["gains"]) == 5 and grown["sort", "cloze"]["whole"][1] > 0.1
+    assert sum(g[0] for g in grown["sort", "cloze"]["gains"]) == pytest.approx(grown["sort", "cloze"]["whole"][0])
     gains = {t["size"]: t["gain"][0] for t in told["chain_of_thought"]}
     assert gains["195K"] > gains["50K"] > 0
-    assert "SHARP-IN-LOSS" in capsys.readouterr().out
+    words = capsys.readouterr().out
+    assert words.startswith("sharp-in-loss (jumps, and so does") and "SHARP-IN-LOSS" in words
 
 
 def test_named_tasks_get_rows_of_detail(tmp_path, capsys):
@@ -175,7 +189,7 @@ def test_malformed_scores(small, change, words):
 def test_what_is_judged(small):
     """Fails when checkpoints of trunks are judged unasked, or not as one cluster when asked for."""
     found = ladder.only(ladder.read(small), [], ["cloze"], 5)
-    ends, every = ladder.shown(found)[0], ladder.shown(found, checkpoints=True)[0]
+    ends, every = (ladder.shown(found, checkpoints)[0][0] for checkpoints in (False, True))
     assert len(ends.ability.flops) == 6 and len(ends.rest) == 4
     assert len(every.ability.flops) == 10 and not every.rest
     assert set(every.ability.clusters) == {"causal-50K-trunk", "causal-75K-trunk"}
@@ -183,6 +197,11 @@ def test_what_is_judged(small):
     two = [a for a in found if a.final][:2]
     with pytest.raises(LoadError, match="2 models were scored, a shape needs 3"):
         ladder.shown(two)
+    rest = [dataclasses.replace(a, row=a.row | {"task": "rare"}) for a in two]
+    some, notes = ladder.shown([*found, *rest])
+    assert [s.task for s in some] == ["copy"] and notes == [
+        "left out, rare by cloze: 2 models were scored, a shape needs 3 or more"
+    ]
 
 
 def test_rungs(scores):
@@ -190,6 +209,29 @@ def test_rungs(scores):
     rungs = {a.run.size: a.run.id for a in ladder.ends(ladder.read(scores))}
     assert rungs["50K"] == "causal-50K-40x" and rungs["75K"] == "causal-75K-20x" and len(rungs) == 6
     assert any(a.run.state == DIVERGED for a in ladder.read(scores))
+
+
+def test_one_example_of_each_kind_leads_the_page():
+    """Fails when the row of examples lacks a kind, takes one task for two, or a steep rise for a gradual one."""
+    rng = np.random.default_rng(0)
+    made = [
+        ladders.flat(rng),
+        ladders.smooth(rng),
+        ladders.power(rng),
+        ladders.step(rng),
+        ladders.step(rng),
+        ladders.smooth(rng),
+    ]
+    found = judge.judge_all(made, draws=20, brief=True)
+    judged = [Judged(Shown(str(i), str(i), "cloze", 5, v.ability), v, None) for i, v in enumerate(found)]
+    row = draw_headline.examples(judged)
+    assert [label(j) for j in row] == list(draw_headline.KINDS) and len({j.shown.task for j in row}) == 4
+    gradual = sorted((j for j in judged if label(j) == "smooth"), key=lambda j: j.verdict.selection.middle)
+    assert row[2] is gradual[-1]
+    shown = dataclasses.replace(gradual[-1].shown, task=row[0].shown.task)  # another format of the task that jumps
+    same = [dataclasses.replace(j, shown=shown) if j is gradual[-1] else j for j in judged]
+    assert draw_headline.examples(same)[2] is gradual[0]
+    assert draw_headline.page(judged[:2], Page.of(judged, 0.9, "")) is None
 
 
 # ---- intervals
@@ -222,6 +264,27 @@ def test_slope_is_per_doubling():
     assert curve.slope[0] == pytest.approx(0.1) and curve.gain[0] == pytest.approx(0.3)
 
 
+def test_right_items(tmp_path):
+    """Fails when an item's answer is not read from the column 'right', the choices or greedy decoding, by format."""
+    from pyarrow import Table, parquet
+
+    rows = [
+        {"task": "t", "item": "a", "gold": 1, "loglikelihoods": [-2.0, -1.0], "greedy": [True, False], "right": False},
+        {"task": "t", "item": "b", "gold": 0, "loglikelihoods": [-2.0, -1.0], "greedy": [True, False], "right": None},
+        {"task": "u", "item": "a", "gold": 0, "loglikelihoods": [-1.0], "greedy": [True], "right": True},
+    ]
+    parquet.write_table(Table.from_pylist(rows), tmp_path / "told.parquet")
+    parquet.write_table(Table.from_pylist(rows).drop_columns("right"), tmp_path / "old.parquet")
+
+    def rights(file: str, form: str):
+        row = {"items_file": f"{file}.parquet", "format": form, "task": "t"}
+        return incontext.right_items(ladder.Asked(None, tmp_path, True, math.nan, row))
+
+    assert rights("told", "cot") == rights("told", "cloze") == {"a": 0.0}
+    assert rights("old", "cloze") == {"a": 1.0, "b": 0.0} and rights("old", "cot") is None
+    assert rights("told", "greedy") == rights("old", "greedy") == {"a": 0.0, "b": 1.0}
+
+
 # ---- anybody's table
 
 
@@ -234,7 +297,7 @@ def test_csv(tmp_path):
     """Fails when a table in percent with its own names is not read through --map, or what was assumed is not noted."""
     rows = [f"hop,{20 + 10 * i},{10.0 ** (18 + i)},{0.9 / (i + 1)}" for i in range(5)]
     path = table(tmp_path / "mine.csv", "bench,percent,compute,nll", *rows)
-    shown, notes = csv_scores.read(path, csv_scores.parse_mapping("task=bench,score=percent*0.01"))
+    shown, notes = csv_scores.read(path, csv_table.parse_mapping("task=bench,score=percent*0.01", csv_scores.ROLES))
     assert [s.key for s in shown] == ["hop"]
     assert shown[0].ability.score == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.6]) and not shown[0].ability.counted
     assert shown[0].ability.companions["nll"][0] == 0.9 and len(notes) == 2
@@ -256,11 +319,11 @@ def test_csv(tmp_path):
 def test_bad_csv(tmp_path, lines, mapping, words):
     """Fails when a table that cannot be used is not told with its place, value and remedy."""
     with pytest.raises(LoadError) as refusal:
-        csv_scores.read(table(tmp_path / "t.csv", *lines), csv_scores.parse_mapping(mapping))
+        csv_scores.read(table(tmp_path / "t.csv", *lines), csv_table.parse_mapping(mapping, csv_scores.ROLES))
     assert words in str(refusal.value)
 
 
 def test_unknown_role():
     """Fails when a misspelt role of --map is taken."""
     with pytest.raises(LoadError, match='Did you mean "score"'):
-        csv_scores.parse_mapping("scor=acc")
+        csv_table.parse_mapping("scor=acc", csv_scores.ROLES)
