@@ -90,6 +90,17 @@ def test_other_parameters_compile_nothing() -> None:
     assert other._score._cache_size() == before
 
 
+def test_what_is_too_long_loses_its_left() -> None:
+    """Fails when another part of a sequence is cut off than the left one, or a token less or more is kept than T + 1, of which
+    the last is predicted and not read: (context + continuation)[-(T + 1):]."""
+    context, continuation = np.arange(10, 20, dtype=np.int32), np.array([30, 31], np.int32)
+    whole = asked.asked(context, continuation, 12)
+    assert whole.ids.tolist() == [EOS, *range(10, 20), 30, 31] and whole.start == 11
+    cut = asked.asked(context, continuation, 5)
+    assert cut.ids.tolist() == [16, 17, 18, 19, 30, 31] and cut.start == 4
+    assert asked.asked(np.array([EOS, 10], np.int32), continuation, 12).ids.tolist() == [EOS, 10, 30, 31]
+
+
 def test_a_continuation_beyond_the_context_is_refused() -> None:
     """Fails when tokens that nothing predicts are left out of a sum in silence."""
     e = asked.engine()
