@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,10 @@ _BITS = re.compile(r"(^|[^a-z])(bits?|bp[bct])([^a-z]|$)")  # a column whose nam
 _SHOWN = 8  # problems that a message names; the rest are counted
 
 
-def parse_mapping(text: str) -> dict[str, str]:
+def parse_mapping(text: str, known: Collection[str] = OBVIOUS) -> dict[str, str]:
     """``'N=params,D=tokens,loss=val_loss'`` → a dict; ``'N=params_m*1e6'`` scales a column, here one in millions.
+
+    ``known`` are the roles.
 
     Raises:
       LoadError: naming the roles there are.
@@ -48,9 +50,9 @@ def parse_mapping(text: str) -> dict[str, str]:
     mapping = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         role, equals, column = (s.strip() for s in part.partition("="))
-        if not equals or not column or role not in OBVIOUS:
-            roles = ", ".join(OBVIOUS)
-            raise LoadError(f"--map {part!r}: must be ROLE=COLUMN with a role of {roles}.{did_you_mean(role, OBVIOUS)}")
+        if not equals or not column or role not in known:
+            roles = ", ".join(known)
+            raise LoadError(f"--map {part!r}: must be ROLE=COLUMN with a role of {roles}.{did_you_mean(role, known)}")
         mapping[role] = column
     return mapping
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import cli, load
+from analysis import cli, csv_table, load
 from analysis.emergence import csv_scores, incontext, ladder, sizes, summary, tables
 from analysis.emergence.bands import band
 from analysis.emergence.draw import UNTOLD, Judged, Page, grid, label
@@ -93,7 +93,7 @@ def source(args: argparse.Namespace) -> Source:
     if args.runs:
         return _own(args)
     if args.csv:
-        shown, notes = csv_scores.read(args.csv, csv_scores.parse_mapping(args.map))
+        shown, notes = csv_scores.read(args.csv, csv_table.parse_mapping(args.map, csv_scores.ROLES))
         return Source(args.csv, tuple(_chosen(shown, args)), notes=tuple(notes))
     whole = not (args.tasks or args.format or args.shots is not None)
     every = tables.shipped() if whole else tables.everything()

@@ -39,22 +39,6 @@ _SHOWN = 8  # problems that a message names; the rest are counted
 _FALSE = ("0", "0.0", "false", "no", "")
 
 
-def parse_mapping(text: str) -> dict[str, str]:
-    """``'score=mmlu*0.01,C=train_flops'`` → role → column, with a factor where a number is in another unit.
-
-    Raises:
-      LoadError: naming the roles there are.
-    """
-    mapping = {}
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        role, equals, column = (s.strip() for s in part.partition("="))
-        if not equals or not column or role not in ROLES:
-            near = did_you_mean(role, ROLES)
-            raise LoadError(f"--map {part!r}: must be ROLE=COLUMN with a role of {', '.join(ROLES)}.{near}")
-        mapping[role] = column
-    return mapping
-
-
 def read(path: str | os.PathLike[str], mapping: Mapping[str, str] | None = None) -> tuple[list[Shown], list[str]]:
     """A table of scores as abilities, one for each task, format and shots, and notes on what was assumed.
 

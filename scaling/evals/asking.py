@@ -122,7 +122,6 @@ def in_words(rows: Sequence[dict[str, Any]]) -> list[str]:
     for (format, shots), asked in of_way.items():
         name = "acc" if "acc" in asked[0]["metrics"] else "exact_match"
         mean = sum(row["metrics"][name]["value"] for row in asked) / len(asked)
-        out.append(
-            f"{asked[0]['suite']}: {name} {mean:.3f} over {len(asked)} task{'s' * (len(asked) != 1)} ({format}, {shots} shot{'s' * (shots != 1)})"
-        )
+        how = f"{format}, {shots} shot{'s' * (shots != 1)}"
+        out.append(f"{asked[0]['suite']}: {name} {mean:.3f} over {len(asked)} task{'s' * (len(asked) != 1)} ({how})")
     return out

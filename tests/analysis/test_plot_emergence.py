@@ -11,7 +11,7 @@ import pytest
 import scored
 import synthetic
 
-from analysis import cli, plot_emergence
+from analysis import cli, csv_table, plot_emergence
 from analysis.emergence import csv_scores, draw_headline, incontext, judge, ladder
 from analysis.emergence.draw import Judged, Page, label
 from analysis.emergence.points import Shown
@@ -298,7 +298,7 @@ def test_csv(tmp_path):
     """Fails when a table in percent with its own names is not read through --map, or what was assumed is not noted."""
     rows = [f"hop,{20 + 10 * i},{10.0 ** (18 + i)},{0.9 / (i + 1)}" for i in range(5)]
     path = table(tmp_path / "mine.csv", "bench,percent,compute,nll", *rows)
-    shown, notes = csv_scores.read(path, csv_scores.parse_mapping("task=bench,score=percent*0.01"))
+    shown, notes = csv_scores.read(path, csv_table.parse_mapping("task=bench,score=percent*0.01", csv_scores.ROLES))
     assert [s.key for s in shown] == ["hop"]
     assert shown[0].ability.score == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.6]) and not shown[0].ability.counted
     assert shown[0].ability.companions["nll"][0] == 0.9 and len(notes) == 2
@@ -320,11 +320,11 @@ def test_csv(tmp_path):
 def test_bad_csv(tmp_path, lines, mapping, words):
     """Fails when a table that cannot be used is not told with its place, value and remedy."""
     with pytest.raises(LoadError) as refusal:
-        csv_scores.read(table(tmp_path / "t.csv", *lines), csv_scores.parse_mapping(mapping))
+        csv_scores.read(table(tmp_path / "t.csv", *lines), csv_table.parse_mapping(mapping, csv_scores.ROLES))
     assert words in str(refusal.value)
 
 
 def test_unknown_role():
     """Fails when a misspelt role of --map is taken."""
     with pytest.raises(LoadError, match='Did you mean "score"'):
-        csv_scores.parse_mapping("scor=acc")
+        csv_table.parse_mapping("scor=acc", csv_scores.ROLES)
