@@ -155,6 +155,7 @@ def _say(what: str) -> None:
 def figures(found: Source, judged: Sequence[Judged], args: argparse.Namespace) -> dict[str, Figure]:
     """By file name, without its ending."""
     page = Page.of(judged, args.level, _caption(found, judged))
+    page = dataclasses.replace(page, named=page.named | {c.n_params: c.size for c in found.shots if found.own})
     if found.published:
         from analysis.emergence import draw_published
 

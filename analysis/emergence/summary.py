@@ -23,7 +23,7 @@ MEANING = {
     UNTOLD: "jumps, and nothing continuous was measured that tells which of the two does",
     "smooth": "rises gradually",
     "absent": "at chance",
-    "under-powered": "too few models or items to tell",
+    "under-powered": "too few models or items to tell, or neither sharp nor gradual",
 }
 
 

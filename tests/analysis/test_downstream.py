@@ -190,7 +190,7 @@ def test_a_run_folder_from_end_to_end(tmp_path, capsys):
 
 
 def test_an_unfinished_run_has_no_end(tmp_path):
-    """Fails when a run that was scored half way, or a trunk, enters step 1."""
+    """Fails when a run that was scored half way, or a trunk, enters step 1; or prompts with fewer examples come first."""
     root = synthetic.write_sweep(tmp_path / "ladder", curves=False)
     score(root)
     path = root / "causal-50K-10x" / tables.EVALS
@@ -202,6 +202,8 @@ def test_an_unfinished_run_has_no_end(tmp_path):
         ["causal-50K-10x", *(f"causal-{n // 1000}K-trunk" for n in synthetic.SIZES)]
     )
     assert {len(r.tokens) for r in copy.runs} == {3, 4}  # a row that was written twice counts once
+    runs.append_jsonl(path, rows[0] | {"shots": 5})
+    assert [t.name for t in downstream.of_runs(root, load.runs(root))][:2] == ["copy (cloze, 5-shot)", copy.name]
 
 
 HEADER = "task,run,n_params,tokens,loss,accuracy,n,chance\n"

@@ -75,6 +75,7 @@ def test_on_runs(scores, tmp_path, capsys):
     assert verdicts["parity/cloze/5"] == verdicts["copy/letter/5"] == "absent"
     left = {p["why"] for p in told["tasks"]["copy/cloze/5"]["not_judged"]}
     assert left == {"diverged", "within training"}
+    assert "N = 195K" in (tmp_path / "emergence.svg").read_text(), "sizes by the names of their runs"
     for name in ("", "_loss", "_shots", "_cot", "_letter"):
         assert (tmp_path / f"emergence{name}.png").exists() and (tmp_path / f"emergence{name}.svg").exists()
     sort = {(c["size"], c["format"]): c for c in told["shots"] if c["task"] == "sort"}
