@@ -38,7 +38,7 @@ from scaling.store import StoreError
 from scaling.tokenizer import VocabularyError
 
 if TYPE_CHECKING:
-    from scaling.evals.asking import Ask
+    from scaling.evals.cells import Ask
 
 LOG_ROWS = 400  # training rows over a whole run, evenly spaced by step, so that a resumed run writes the same ones
 ATTEMPT_SECONDS = 5.0  # how often the attempt's record is renewed
@@ -394,9 +394,9 @@ def open_run(job: Job, held: contextlib.ExitStack) -> Opened | int:
 def _asks(probe: config.ProbeConfig) -> tuple[Ask, ...]:
     if not probe.suite:
         return ()
-    from scaling.evals import asking
+    from scaling.evals import cells
 
-    return asking.of_config(probe)
+    return cells.of_config(probe)
 
 
 def train(make_job: Callable[[], Job], chrono: Chrono) -> int:

@@ -9,7 +9,7 @@ import pytest
 from training import Trainer
 
 from scaling import config, members, runs
-from scaling.evals import asking, records
+from scaling.evals import asking, cells, records
 
 FIELDS = {
     "model__context": 64, "budget": "40 steps", "marks": "('50%',)", "evals": 1,
@@ -48,7 +48,7 @@ def test_a_run_is_asked_at_its_marks_and_its_end(run):
 
 def test_what_generates_is_asked_with_the_most_shots_alone():
     """Fails when decoding, which costs most, is done for every number of shots."""
-    asks = asking.of_config(config.ProbeConfig("laptop", ("add",), ("cloze", "generate", "cot"), (0, 5), 3))
+    asks = cells.of_config(config.ProbeConfig("laptop", ("add",), ("cloze", "generate", "cot"), (0, 5), 3))
     ways = [(cell.way.format, cell.way.shots, len(cell.items)) for ask in asks for cell in ask.cells()]
     assert ways == [("cloze", 0, 3), ("cloze", 5, 3), ("generate", 5, 3), ("cot", 5, 3)]
 
@@ -57,7 +57,7 @@ def test_what_was_asked_is_what_the_checkpoint_answers(run, suite):
     """Fails when the parameters that are asked are not those that are saved: the checkpoint of the mark, opened again."""
     run_dir, _ = run
     member = members.open_member(run_dir, 20)
-    (ask, *_) = asking.of_config(dataclasses.replace(member.config.probe, formats=("cloze",)))
+    (ask, *_) = cells.of_config(dataclasses.replace(member.config.probe, formats=("cloze",)))
     position = records.Position(member.step, member.tokens, member.flops)
     copy = run_dir.with_name("again")
     again = asking.score_now(member.config.model, member.params, member.tokenizer, ask, position, copy)

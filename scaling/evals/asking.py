@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from scaling.config import ModelConfig
 from scaling.evals import metrics, records, scoring
-from scaling.evals.cells import Ask, Cell, Way, of_config  # noqa: F401  (of_config is the trainer's)
+from scaling.evals.cells import Ask, Cell, Way
 from scaling.evals.engine import Engine
 from scaling.evals.records import Position
 from scaling.tokenizer import Tokenizer
