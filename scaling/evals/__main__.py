@@ -136,7 +136,7 @@ def _steps(member: runs.Member, wanted: str) -> list[int]:
     if done is None:
         raise runs.RunError(
             f"{member.path}: not finished ({runs.DONE} is missing): until then the trainer alone writes its {records.EVALS}; "
-            f"finish it, or set evals in its config"
+            f"finish it, or set probe.suite in its config"
         )
     if done["status"] != "finished":
         raise runs.RunError(f"{member.path}: {done['status']} ({done['cause']}); there is nothing to score")

@@ -129,7 +129,7 @@ CASES: dict[str, list[Case]] = {
         ),
         Case(
             "a run that has not ended", f"{EVALS} --run runs/one",
-            ("runs/one", "not finished", "done.json is missing", "finish it, or set evals in its config"),
+            ("runs/one", "not finished", "done.json is missing", "finish it, or set probe.suite in its config"),
         ),
         Case(
             "no such run", f"{EVALS} --run runs/on",
