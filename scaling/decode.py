@@ -318,9 +318,7 @@ def generate(
     seeds = range(len(prompts)) if seeds is None else seeds
     if len(seeds) != len(prompts):
         raise ConfigError([f"{len(seeds)} seeds for {len(prompts)} prompts; give one for each"], "decode")
-    texts: list[_Text] = []
-    for texts in _rounds(c, params, tokenizer, prompts, rule, seeds, STRIDE):  # noqa: B007  (the last round has all)
-        pass
+    *_, texts = _rounds(c, params, tokenizer, prompts, rule, seeds, STRIDE)  # the last round has all
     return [Completion(t.bytes.decode("utf-8", errors="replace"), np.array(t.ids, np.int32), t.ended) for t in texts]
 
 
